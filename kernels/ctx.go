@@ -1,0 +1,149 @@
+package kernels
+
+import "unsafe"
+
+// Ctx is what one calling goroutine owns while it runs kernels: a pool to
+// spread work over, scratch memory for each of its workers, and the argument
+// blocks of the calls. A Ctx must not be used by two goroutines at once; make
+// one per session context. The zero Ctx, and a nil *Ctx, are not valid: use
+// [NewCtx].
+type Ctx struct {
+	pool    *Pool
+	workers []workerState
+	conv    convTask
+	convI8  convI8Task
+	gemm    gemmTask
+	gemmI8  gemmI8Task
+	flat    flatTask
+	packB   []float32
+}
+
+// workerState is the private memory of one worker in one Ctx.
+type workerState struct {
+	scratch []uint64 // 8-byte aligned backing of f32() and u8()
+	tile    tileArgs
+	tileI8  tileArgsI8
+	copied  int // chunk id whose padded input is in scratch, -1 none
+	taps    []tap
+	_       [64]byte
+}
+
+// NewCtx returns a context that spreads work over p (nil: no extra threads).
+func NewCtx(p *Pool) *Ctx {
+	c := &Ctx{pool: p, workers: make([]workerState, p.Threads())}
+	for i := range c.workers {
+		c.workers[i].copied = -1
+	}
+	return c
+}
+
+// Threads returns the number of threads the context's pool uses.
+func (c *Ctx) Threads() int { return len(c.workers) }
+
+// Pool returns the pool the context spreads work over; it may be nil.
+func (c *Ctx) Pool() *Pool { return c.pool }
+
+// Reserve grows the scratch of every worker to at least bytes, so that later
+// calls of kernels whose ScratchBytes is no larger allocate nothing.
+func (c *Ctx) Reserve(bytes int) {
+	for i := range c.workers {
+		c.workers[i].reserve(bytes)
+	}
+}
+
+// ScratchBytes returns the bytes of scratch held now, over all workers.
+func (c *Ctx) ScratchBytes() int {
+	n := 4 * cap(c.packB)
+	for i := range c.workers {
+		n += 8 * len(c.workers[i].scratch)
+	}
+	return n
+}
+
+func (w *workerState) reserve(bytes int) {
+	if n := (bytes + 7) / 8; n > len(w.scratch) {
+		w.scratch = make([]uint64, n)
+	}
+}
+
+// f32 returns n floats of scratch; contents are whatever was there.
+func (w *workerState) f32(n int) []float32 {
+	w.reserve(4 * n)
+	if n == 0 {
+		return nil
+	}
+	return unsafe.Slice((*float32)(unsafe.Pointer(&w.scratch[0])), n)
+}
+
+// u8 returns n bytes of scratch.
+func (w *workerState) u8(n int) []uint8 {
+	w.reserve(n)
+	if n == 0 {
+		return nil
+	}
+	return unsafe.Slice((*uint8)(unsafe.Pointer(&w.scratch[0])), n)
+}
+
+// Bytes views int8 values as raw bytes without a copy.
+func Bytes(s []int8) []uint8 {
+	if len(s) == 0 {
+		return nil
+	}
+	return unsafe.Slice((*uint8)(unsafe.Pointer(&s[0])), len(s))
+}
+
+// Int8s views raw bytes as int8 values without a copy.
+func Int8s(s []uint8) []int8 {
+	if len(s) == 0 {
+		return nil
+	}
+	return unsafe.Slice((*int8)(unsafe.Pointer(&s[0])), len(s))
+}
+
+func need(what string, have, want int) {
+	if have < want {
+		panicShort(what, have, want)
+	}
+}
+
+//go:noinline
+func panicShort(what string, have, want int) {
+	panic("kernels: " + what + " has " + itoa(have) + " elements, needs " + itoa(want))
+}
+
+func itoa(n int) string {
+	if n < 0 {
+		return "-" + itoa(-n)
+	}
+	if n < 10 {
+		return string(rune('0' + n))
+	}
+	return itoa(n/10) + string(rune('0'+n%10))
+}
+
+func ceilDiv(a, b int) int { return (a + b - 1) / b }
+
+// flatGrain is the number of elements of one piece of a flat element-wise job:
+// large enough to hide the hand-over, small enough to stay in L2.
+const flatGrain = 16384
+
+// flatTask cuts [0, n) into flatGrain pieces and calls f on each.
+type flatTask struct {
+	n int
+	f func(lo, hi int)
+}
+
+func (t *flatTask) RunPiece(i, _ int) {
+	lo := i * flatGrain
+	t.f(lo, min(lo+flatGrain, t.n))
+}
+
+// forFlat runs f over [0, n) in pieces, in parallel when there is enough work.
+func (c *Ctx) forFlat(n int, f func(lo, hi int)) {
+	if n <= 0 {
+		return
+	}
+	c.flat.n, c.flat.f = n, f
+	c.pool.Run(ceilDiv(n, flatGrain), &c.flat)
+	c.flat.f = nil
+}
