@@ -137,6 +137,9 @@ type Facts struct {
 	WeightElems int64
 	// WeightBytes is their size as stored (codes, scales, tables, masks).
 	WeightBytes int64
+	// WeightReadBytes is what one inference reads of them: all of it, but only
+	// the selected rows of an embedding table.
+	WeightReadBytes int64
 	// WeightDenseBytes is their size decompressed to the program's float type.
 	WeightDenseBytes int64
 	WeightForm       Form        // storage of the largest weight
