@@ -57,7 +57,7 @@ func takesEpilogue(k Kind) bool {
 // those that a quantized chain passes through.
 func takesQuantize(k Kind) bool {
 	switch k {
-	case KindPool, KindActivation, KindReduce, KindSoftmax, KindNorm, KindMove, KindResize:
+	case KindPool, KindActivation, KindReduce, KindSoftmax, KindNorm, KindMove, KindView, KindResize:
 		return true
 	}
 	return takesEpilogue(k)
