@@ -8,23 +8,23 @@ type ActKind uint8
 // The activations, with x the input and A, B the two parameters of
 // [Activation].
 const (
-	ActNone        ActKind = iota // x
-	ActClip                       // min(max(x, A), B); relu is A = 0, B = +inf
-	ActLeakyRelu                  // x if x >= 0, else A*x
-	ActHardSigmoid                // min(max(A*x + B, 0), 1)
-	ActHardSwish                  // x * min(max(x/6 + 1/2, 0), 1)
-	ActSigmoid                    // 1 / (1 + exp(-x))
-	ActTanh                       // tanh(x)
-	ActSilu                       // x * sigmoid(x)
-	ActGelu                       // x/2 * (1 + erf(x/sqrt 2))
-	ActGeluTanh                   // x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))
-	ActElu                        // x if x >= 0, else A*(exp(x) - 1)
-	ActSoftplus                   // log(1 + exp(x))
-	ActSoftsign                   // x / (1 + |x|)
-	ActMish                       // x * tanh(softplus(x))
-	ActSelu                       // B * (x if x >= 0, else A*(exp(x) - 1))
-	ActScaledTanh                 // A * tanh(B*x)
-	ActThresholdedRelu            // x if x > A, else 0
+	ActNone            ActKind = iota // x
+	ActClip                           // min(max(x, A), B); relu is A = 0, B = +inf
+	ActLeakyRelu                      // x if x >= 0, else A*x
+	ActHardSigmoid                    // min(max(A*x + B, 0), 1)
+	ActHardSwish                      // x * min(max(x/6 + 1/2, 0), 1)
+	ActSigmoid                        // 1 / (1 + exp(-x))
+	ActTanh                           // tanh(x)
+	ActSilu                           // x * sigmoid(x)
+	ActGelu                           // x/2 * (1 + erf(x/sqrt 2))
+	ActGeluTanh                       // x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))
+	ActElu                            // x if x >= 0, else A*(exp(x) - 1)
+	ActSoftplus                       // log(1 + exp(x))
+	ActSoftsign                       // x / (1 + |x|)
+	ActMish                           // x * tanh(softplus(x))
+	ActSelu                           // B * (x if x >= 0, else A*(exp(x) - 1))
+	ActScaledTanh                     // A * tanh(B*x)
+	ActThresholdedRelu                // x if x > A, else 0
 )
 
 // Activation is an activation function with its parameters. The zero value is

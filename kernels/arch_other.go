@@ -1,0 +1,5 @@
+package kernels
+
+func archLevels() []*level { return []*level{&genericLevel} }
+
+func spinPause() {}

@@ -1,0 +1,335 @@
+package kernels
+
+import "fmt"
+
+// ConvShape is the geometry of a two-dimensional convolution. Zero strides and
+// dilations mean 1, zero Groups means 1. Weights are OIHW:
+// [OutC][InC/Groups][KH][KW].
+type ConvShape struct {
+	InC, OutC                            int
+	InH, InW                             int
+	KH, KW                               int
+	StrideH, StrideW                     int
+	DilH, DilW                           int
+	PadTop, PadLeft, PadBottom, PadRight int
+	Groups                               int
+	// InPlain says that the source is plain [N][InC][InH][InW] rather than
+	// C16: the usual case of a network's first layer. It needs InC < 16.
+	InPlain bool
+}
+
+func (s ConvShape) defaults() ConvShape {
+	for _, p := range []*int{&s.StrideH, &s.StrideW, &s.DilH, &s.DilW, &s.Groups} {
+		if *p == 0 {
+			*p = 1
+		}
+	}
+	return s
+}
+
+// OutH returns the output height in rows.
+func (s ConvShape) OutH() int {
+	s = s.defaults()
+	return (s.InH+s.PadTop+s.PadBottom-(s.KH-1)*s.DilH-1)/s.StrideH + 1
+}
+
+// OutW returns the output width in columns.
+func (s ConvShape) OutW() int {
+	s = s.defaults()
+	return (s.InW+s.PadLeft+s.PadRight-(s.KW-1)*s.DilW-1)/s.StrideW + 1
+}
+
+// MACs returns the multiply-accumulates of one image.
+func (s ConvShape) MACs() int64 {
+	s = s.defaults()
+	return int64(s.OutC) * int64(s.InC/s.Groups) * int64(s.KH*s.KW) * int64(s.OutH()) * int64(s.OutW())
+}
+
+// SrcLen returns the length of the source slice for n images.
+func (s ConvShape) SrcLen(n int) int {
+	if s.InPlain {
+		return n * s.InC * s.InH * s.InW
+	}
+	return C16Len(n, s.InC, s.InH, s.InW)
+}
+
+// DstLen returns the length of the destination slice (C16) for n images.
+func (s ConvShape) DstLen(n int) int { return C16Len(n, s.OutC, s.OutH(), s.OutW()) }
+
+// Validate says in one line what is wrong with the shape, or returns nil.
+func (s ConvShape) Validate() error {
+	s = s.defaults()
+	const big = 1 << 24
+	for _, d := range []struct {
+		name   string
+		v, min int
+	}{
+		{"InC", s.InC, 1}, {"OutC", s.OutC, 1}, {"InH", s.InH, 1}, {"InW", s.InW, 1},
+		{"KH", s.KH, 1}, {"KW", s.KW, 1}, {"StrideH", s.StrideH, 1}, {"StrideW", s.StrideW, 1},
+		{"DilH", s.DilH, 1}, {"DilW", s.DilW, 1}, {"Groups", s.Groups, 1},
+		{"PadTop", s.PadTop, 0}, {"PadLeft", s.PadLeft, 0}, {"PadBottom", s.PadBottom, 0}, {"PadRight", s.PadRight, 0},
+	} {
+		if d.v < d.min || d.v > big {
+			return fmt.Errorf("kernels: convolution %s is %d, must be %d to %d", d.name, d.v, d.min, big)
+		}
+	}
+	if s.InC%s.Groups != 0 || s.OutC%s.Groups != 0 {
+		return fmt.Errorf("kernels: convolution channels %d -> %d are not divisible by groups %d", s.InC, s.OutC, s.Groups)
+	}
+	if s.InH+s.PadTop+s.PadBottom < (s.KH-1)*s.DilH+1 || s.InW+s.PadLeft+s.PadRight < (s.KW-1)*s.DilW+1 {
+		return fmt.Errorf("kernels: convolution kernel %dx%d (dilation %d,%d) is larger than the padded input %dx%d",
+			s.KH, s.KW, s.DilH, s.DilW, s.InH+s.PadTop+s.PadBottom, s.InW+s.PadLeft+s.PadRight)
+	}
+	if s.InPlain && (s.InC >= Block || s.Groups != 1) {
+		return fmt.Errorf("kernels: convolution InPlain needs fewer than %d input channels and one group, has %d and %d", Block, s.InC, s.Groups)
+	}
+	const limit = 1 << 31
+	for _, v := range [][]int{
+		{s.OutC, s.InC / s.Groups, s.KH, s.KW}, {s.InC + Block, s.InH + s.PadTop + s.PadBottom, s.InW + s.PadLeft + s.PadRight},
+		{s.OutC + Block, s.OutH(), s.OutW()},
+	} {
+		n := 1
+		for _, d := range v {
+			if n > limit/d {
+				return fmt.Errorf("kernels: convolution tensor %v is too large", v)
+			}
+			n *= d
+		}
+	}
+	return nil
+}
+
+// The way the source of a convolution reaches the micro-kernel.
+const (
+	viaDirect  = iota // read the C16 source in place (no padding)
+	viaPadded         // copy a chunk of rows, with its padding, to scratch
+	viaCompact        // the same with fewer than 16 channels side by side
+)
+
+// ocTile is one or two blocks of 16 output channels computed together.
+type ocTile struct {
+	block, nb  int // first block, number of blocks
+	tap0, tapN int // range of convPlan.taps
+	w          int // offset of its packed weights, elements
+}
+
+// tapElem is one input value of a packed weight column; ic < 0 is padding.
+type tapElem struct{ ic, kh, kw int }
+
+// convPlan is the geometry shared by the float and int8 convolutions.
+type convPlan struct {
+	s        ConvShape
+	oh, ow   int // as walked: flat ones have oh = 1, ow = H*W
+	ih, iw   int
+	es       int // bytes of an input element
+	via      int
+	flat     bool
+	rows     int // output rows (flat: positions) of a chunk
+	bufRows  int // input rows of a chunk (via copy)
+	bufW     int // columns of the buffer
+	bufC     int // elements of a position of the buffer
+	bufLen   int // elements of the buffer
+	taps     []tap
+	tiles    []ocTile
+	elems    [][]tapElem // per tile, in weight order
+	wLen     int         // elements of packed weights
+	group4   bool        // pad taps to 4 elements (int8)
+	icBlocks int
+	ocBlocks int
+}
+
+// Input bytes a chunk may fill: the lower bound keeps chunks worth their
+// overhead, the upper one leaves half of a 1 MB L2 to the weights.
+const (
+	chunkMin = 96 << 10
+	chunkMax = 384 << 10
+)
+
+// newConvPlan lays a validated shape out for elements of es bytes and
+// micro-kernels of nb blocks.
+func newConvPlan(s ConvShape, es, nb int, group4 bool) *convPlan {
+	s = s.defaults()
+	p := &convPlan{s: s, es: es, oh: s.OutH(), ow: s.OutW(), ih: s.InH, iw: s.InW, group4: group4}
+	p.icBlocks, p.ocBlocks = ceilDiv(s.InC, Block), ceilDiv(s.OutC, Block)
+	padded := s.PadTop|s.PadLeft|s.PadBottom|s.PadRight != 0
+	one := s.KH == 1 && s.KW == 1 && s.StrideH == 1 && s.StrideW == 1
+	switch {
+	case s.InPlain || (s.InC < Block && s.Groups == 1 && !(one && !padded)):
+		p.via = viaCompact
+	case padded:
+		p.via = viaPadded
+	default:
+		p.via = viaDirect
+		if one {
+			p.flat = true
+			p.oh, p.ow, p.ih, p.iw = 1, p.oh*p.ow, 1, p.ih*p.iw
+		}
+	}
+	weights := s.OutC * (s.InC / s.Groups) * s.KH * s.KW * es
+	budget := min(max(weights, chunkMin), chunkMax)
+	p.bufC = Block
+	chans := p.icBlocks * Block
+	if p.via == viaCompact {
+		p.bufC, chans = s.InC, s.InC
+	}
+	p.bufW = (p.ow-1)*s.StrideW + (s.KW-1)*s.DilW + 1
+	if p.flat {
+		p.rows = max(1, min(p.ow, budget/(chans*es)))
+	} else {
+		line := p.bufW * chans * es
+		r := (budget/line - (s.KH-1)*s.DilH - 1) / s.StrideH
+		p.rows = max(1, min(p.oh, r+1))
+		p.rows = ceilDiv(p.oh, ceilDiv(p.oh, p.rows)) // even chunks
+	}
+	p.bufRows = (p.rows-1)*s.StrideH + (s.KH-1)*s.DilH + 1
+	p.bufLen = p.bufRows*p.bufW*chans + 2*Block
+	// Offsets of (ic block, kh, kw) from a position, in elements.
+	lineLen, planeRows := p.iw*Block, p.ih
+	if p.via != viaDirect {
+		lineLen, planeRows = p.bufW*p.bufC, p.bufRows
+	}
+	icg, ocg := s.InC/s.Groups, s.OutC/s.Groups
+	for b := 0; b < p.ocBlocks; b += nb {
+		t := ocTile{block: b, nb: min(nb, p.ocBlocks-b), tap0: len(p.taps), w: p.wLen}
+		// Input channels that the tile's groups read.
+		g0 := b * Block / ocg
+		g1 := (min((b+t.nb)*Block, s.OutC) - 1) / ocg
+		c0, c1 := g0*icg, (g1+1)*icg
+		var el []tapElem
+		add := func(off, n int, f func(k int) tapElem) {
+			for k := 0; k < n; k++ {
+				el = append(el, f(k))
+			}
+			if group4 {
+				for n%4 != 0 {
+					el = append(el, tapElem{ic: -1})
+					n++
+				}
+				n /= 4
+			}
+			p.taps = append(p.taps, tap{int64(off * es), int64(n)})
+		}
+		if p.via == viaCompact {
+			for kh := 0; kh < s.KH; kh++ {
+				if s.DilW == 1 {
+					add(kh*s.DilH*lineLen, s.KW*s.InC, func(k int) tapElem { return tapElem{k % s.InC, kh, k / s.InC} })
+					continue
+				}
+				for kw := 0; kw < s.KW; kw++ {
+					add(kh*s.DilH*lineLen+kw*s.DilW*s.InC, s.InC, func(k int) tapElem { return tapElem{k, kh, kw} })
+				}
+			}
+		} else {
+			for ib := c0 / Block; ib*Block < c1; ib++ {
+				lo, hi := max(c0, ib*Block), min(c1, (ib+1)*Block)
+				if group4 {
+					lo -= lo % 4
+				}
+				for kh := 0; kh < s.KH; kh++ {
+					for kw := 0; kw < s.KW; kw++ {
+						off := (ib*planeRows+kh*s.DilH)*lineLen + kw*s.DilW*Block + lo%Block
+						add(off, hi-lo, func(k int) tapElem { return tapElem{lo + k, kh, kw} })
+					}
+				}
+			}
+		}
+		t.tapN = len(p.taps) - t.tap0
+		p.wLen += len(el) * t.nb * Block
+		p.tiles = append(p.tiles, t)
+		p.elems = append(p.elems, el)
+	}
+	return p
+}
+
+// weightIndex returns where the OIHW weight of output channel oc and element e
+// is, or -1 where the channel does not read it.
+func (p *convPlan) weightIndex(oc int, e tapElem) int {
+	s := &p.s
+	if oc >= s.OutC || e.ic < 0 || e.ic >= s.InC {
+		return -1
+	}
+	icg, ocg := s.InC/s.Groups, s.OutC/s.Groups
+	if e.ic/icg != oc/ocg {
+		return -1
+	}
+	return ((oc*icg+e.ic%icg)*s.KH+e.kh)*s.KW + e.kw
+}
+
+// chunks returns how one image is cut: along rows (or flat positions).
+func (p *convPlan) chunks() int {
+	if p.flat {
+		return ceilDiv(p.ow, p.rows)
+	}
+	return ceilDiv(p.oh, p.rows)
+}
+
+// copyChunk fills buf with the input rows that output rows r0... need, padding
+// included.
+func copyChunk[T float32 | uint8](p *convPlan, buf, src []T, img, r0 int, pad T) {
+	s := &p.s
+	hw := s.InH * s.InW
+	y0 := r0*s.StrideH - s.PadTop
+	// Columns of the buffer that exist in the source: [left, left+n).
+	left := min(s.PadLeft, p.bufW)
+	n := max(0, min(p.bufW-left, s.InW))
+	fill := func(b []T) {
+		for i := range b {
+			b[i] = pad
+		}
+	}
+	if p.via == viaCompact {
+		c := s.InC
+		line := p.bufW * c
+		for r := 0; r < p.bufRows; r++ {
+			d := buf[r*line : (r+1)*line]
+			y := y0 + r
+			if y < 0 || y >= s.InH {
+				fill(d)
+				continue
+			}
+			fill(d[:left*c])
+			fill(d[(left+n)*c:])
+			d = d[left*c : (left+n)*c]
+			if s.InPlain {
+				for ch := 0; ch < c; ch++ {
+					row := src[(img*c+ch)*hw+y*s.InW:][:n]
+					for x, v := range row {
+						d[x*c+ch] = v
+					}
+				}
+				continue
+			}
+			row := src[(img*s.InH+y)*s.InW*Block:][:n*Block]
+			for x := 0; x < n; x++ {
+				copy(d[x*c:(x+1)*c], row[x*Block:])
+			}
+		}
+		fill(buf[p.bufRows*line : p.bufLen])
+		return
+	}
+	line := p.bufW * Block
+	for b := 0; b < p.icBlocks; b++ {
+		plane := src[(img*p.icBlocks+b)*hw*Block:][:hw*Block]
+		for r := 0; r < p.bufRows; r++ {
+			d := buf[(b*p.bufRows+r)*line:][:line]
+			y := y0 + r
+			if y < 0 || y >= s.InH {
+				fill(d)
+				continue
+			}
+			fill(d[:left*Block])
+			copy(d[left*Block:(left+n)*Block], plane[y*s.InW*Block:])
+			fill(d[(left+n)*Block:])
+		}
+	}
+	fill(buf[p.bufRows*p.bufW*p.icBlocks*Block : p.bufLen])
+}
+
+// ocSplit returns into how many pieces the output-channel tiles are cut so
+// that pieces pieces become enough for the threads.
+func (p *convPlan) ocSplit(pieces, threads int) int {
+	if threads < 2 {
+		return 1
+	}
+	return min(len(p.tiles), max(1, ceilDiv(4*threads, pieces)))
+}

@@ -1,0 +1,34 @@
+package kernels
+
+import "os"
+
+// level is a set of kernels, by instruction set.
+type level struct {
+	name string
+	f32  microF32
+	i8   microI8
+}
+
+var genericLevel = level{
+	name: "generic",
+	f32:  microF32{maxP: 4, nb: 1, run: tileF32Go},
+	i8:   microI8{maxP: 4, nb: 1, run: tileI8Go},
+}
+
+// cur is the level in use, chosen once at start.
+var cur = chooseLevel(os.Getenv("TRIUNE_CPU"))
+
+// ISA names the instruction-set level in use.
+func ISA() string { return cur.name }
+
+// chooseLevel returns the best level of this processor whose rank is at most
+// that of the name asked for; an empty or unknown name asks for the best.
+func chooseLevel(name string) *level {
+	ls := archLevels() // best first, generic last
+	for i, l := range ls {
+		if l.name == name {
+			return ls[i]
+		}
+	}
+	return ls[0]
+}
