@@ -179,3 +179,9 @@ func (f *Facts) Int8(k Kind) bool {
 	}
 	return false
 }
+
+// Winograd reports whether the shape admits Winograd's minimal filtering: a
+// dense 3x3 convolution of stride 1 without dilation.
+func (f *Facts) Winograd() bool {
+	return f.KD == 1 && f.KH == 3 && f.KW == 3 && f.StrideH == 1 && f.StrideW == 1 && f.DilH == 1 && f.DilW == 1 && f.Groups == 1
+}
