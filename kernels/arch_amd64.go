@@ -1,0 +1,23 @@
+package kernels
+
+import "golang.org/x/sys/cpu"
+
+var avx512Level = level{
+	name: "avx512",
+	f32:  microF32{maxP: 14, nb: 2, run: func(t *tileArgs) { tileF32AVX512Table[t.nb-1][t.p-1](t) }},
+	i8:   microI8{maxP: 4, nb: 1, run: tileI8Go},
+
+	peakF32: peakF32AVX512, peakF32Ops: 24 * 16 * 2,
+	peakI8: peakI8Go, peakI8Ops: 8,
+}
+
+// archLevels returns the levels this processor can run, best first.
+func archLevels() []*level {
+	var ls []*level
+	if cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL && cpu.X86.HasFMA {
+		ls = append(ls, &avx512Level)
+	}
+	return append(ls, &genericLevel)
+}
+
+func spinPause() {}
