@@ -1,0 +1,204 @@
+package scheduler
+
+import (
+	"fmt"
+
+	"github.com/triune-sim/triune/model"
+	"github.com/triune-sim/triune/result"
+	"github.com/triune-sim/triune/units"
+)
+
+// Meta is what a prediction says of the model and its package that neither
+// the network nor the machine knows.
+type Meta struct {
+	Model, Scheme    string
+	PackageBytes     int64   // size of the compressed package
+	CompressionRatio float64 // fp16 package / compressed package
+	Params           int64
+}
+
+// NewPrediction writes a plan as the document that --json prints. It leaves
+// out the reasons of layers; [Explainer.Reasons] adds them.
+func NewPrediction(net *model.Network, m *units.Machine, plan *Plan, meta Meta) *result.Prediction {
+	mem := PlanMemory(net, m, plan)
+	r := &result.Prediction{
+		Model: meta.Model, Device: m.Device, Chip: m.Chip, OS: m.OS, Scheme: meta.Scheme,
+		ComputeUnits: plan.Mask.String(), Policy: string(plan.Policy),
+		LatencyMS: plan.LatencyMS, EnergyMJ: plan.EnergyMJ,
+		PackageBytes: meta.PackageBytes, CompressionRatio: meta.CompressionRatio, Params: meta.Params,
+		PeakMemoryBytes: mem.Peak(), WeightMemoryBytes: mem.Weights(), ActivationMemoryBytes: mem.ActivationBytes,
+		HandlingMS: plan.HandlingMS, FloorMS: plan.FloorMS, LayersMS: plan.LayersMS, TransferMS: plan.TransferMS,
+		FloorEnergyMJ: plan.FloorMJ, IdleEnergyMJ: plan.IdleMJ,
+		Exact: plan.Exact, GapPct: 100 * plan.Gap(),
+		Units: []result.UnitUse{}, Segments: []result.Segment{}, Layers: make([]result.Layer, len(net.Layers)),
+	}
+	var use [NumUnits]result.UnitUse
+	for k := range NumUnits {
+		use[k].Unit = units.Kind(k).String()
+		use[k].BusyMS = plan.BusyMS[k]
+		use[k].ResidentBytes = plan.ResidentBytes[k]
+		if plan.Used>>k&1 != 0 {
+			rates := m.Units[k].Rates()
+			use[k].FloorMS = rates.FloorMS
+			use[k].EnergyMJ = rates.FloorMS * rates.StaticWatts
+		}
+	}
+	load := m.Load.FixedMS
+	if m.Load.ReadGBs > 0 {
+		load += float64(meta.PackageBytes) / (m.Load.ReadGBs * 1e6)
+	}
+	compile := 0.0
+	var est units.Estimate
+	for i := range net.Layers {
+		li := plan.Position(i)
+		l := net.Layers[li]
+		u := plan.Units[li]
+		m.Units[u].Estimate(l, &est)
+		lt := &plan.Timing.Layers[i]
+		out := &r.Layers[i]
+		*out = result.Layer{
+			Name: l.Name, Op: string(l.Op), Kind: l.Kind.String(), Unit: u.String(),
+			LatencyMS: lt.LayerMS, ComputeMS: min(est.ComputeMS, est.BusyMS), OverheadMS: est.OverheadMS,
+			TransferMS: lt.SwitchMS + lt.ConvertMS, StartMS: lt.StartMS,
+			ActivationMS: est.ActivationMS, WeightMS: est.WeightMS, ExpandMS: est.ExpandMS, StallMS: lt.StallMS,
+			Bound: est.Bound.String(), MACs: l.MACs,
+			WeightBytes: est.WeightBytes, InputBytes: est.InputBytes, OutputBytes: est.OutputBytes,
+			DRAMBytes: est.DRAMBytes, ResidentBytes: est.ResidentBytes, EnergyMJ: lt.EnergyMJ,
+			SupportedUnits: supported(l, m, plan.Mask), Fused: l.Fused,
+		}
+		if out.Fused == nil {
+			out.Fused = []string{}
+		}
+		out.MemoryMS = max(0, out.LatencyMS-out.ComputeMS-out.OverheadMS)
+		if lt.StallMS > max(est.BusyMS, est.OverheadMS) {
+			out.Bound = units.BoundWeight.String()
+		}
+		r.MACs += l.MACs
+		use[u].Layers++
+		use[u].MACs += l.MACs
+		use[u].EnergyMJ += lt.EnergyMJ
+		compile += m.Load.CompileMS[u]
+		if m.Load.ExpandGBs > 0 && est.ResidentBytes > l.WeightBytes {
+			load += float64(est.ResidentBytes) / (m.Load.ExpandGBs * 1e6)
+		}
+	}
+	r.LoadMS, r.LoadCachedMS = load+compile, load
+	for k := range NumUnits {
+		if plan.Used>>k&1 != 0 {
+			r.Units = append(r.Units, use[k])
+		}
+	}
+	for _, s := range plan.Segments {
+		r.Segments = append(r.Segments, result.Segment{
+			Unit: s.Unit.String(), Layers: s.Last - s.First + 1, LatencyMS: s.LatencyMS,
+			StartMS: plan.Timing.Layers[s.First].StartMS,
+			First:   net.Layers[plan.Position(s.First)].Name, Last: net.Layers[plan.Position(s.Last)].Name,
+		})
+	}
+	low, high, notes := interval(m, plan)
+	r.LatencyP10MS, r.LatencyP90MS, r.Notes = r.LatencyMS*low, r.LatencyMS*high, notes
+	r.Summary = Summary(net, plan)
+	return r
+}
+
+// interval mixes the spreads of the units that a plan uses by the time that
+// each of them is busy. A machine without spreads gives an interval of a
+// point.
+func interval(m *units.Machine, plan *Plan) (low, high float64, notes []string) {
+	var sum float64
+	for k := range NumUnits {
+		if plan.Used>>k&1 == 0 {
+			continue
+		}
+		s := m.Spread[k]
+		if s.Low == 0 && s.High == 0 {
+			s.Low, s.High = 1, 1
+		}
+		w := plan.BusyMS[k] + m.Units[k].Rates().FloorMS
+		sum += w
+		low += w * s.Low
+		high += w * s.High
+		if s.Note != "" {
+			notes = append(notes, s.Note)
+		}
+	}
+	if sum <= 0 {
+		return 1, 1, notes
+	}
+	return low / sum, high / sum, notes
+}
+
+func supported(l *model.Layer, m *units.Machine, mask units.Mask) []string {
+	out := make([]string, 0, NumUnits)
+	for k := range NumUnits {
+		if u := m.Units[k]; u != nil && mask.Has(units.Kind(k)) && u.Support(l).OK {
+			out = append(out, units.Kind(k).String())
+		}
+	}
+	return out
+}
+
+// Summary is a plan in one sentence: where it runs, what leaves the unit that
+// does most of the work, and what that costs.
+func Summary(net *model.Network, plan *Plan) string {
+	n := len(plan.Units)
+	if n == 0 {
+		return "the network has no layers"
+	}
+	var count [NumUnits]int
+	for _, u := range plan.Units {
+		count[u]++
+	}
+	main := units.NE
+	if count[main] == 0 {
+		main = units.GPU
+	}
+	if count[main] == 0 {
+		main = units.CPU
+	}
+	if count[main] == n {
+		return fmt.Sprintf("all %d layers run on the %s, %.3g ms", n, main, plan.LatencyMS)
+	}
+	// What leaves, by operator and unit, in order of first appearance.
+	type group struct {
+		op   model.Op
+		unit units.Kind
+		n    int
+	}
+	var groups []group
+	away := 0.0
+	for i := range n {
+		li := plan.Position(i)
+		u := plan.Units[li]
+		lt := &plan.Timing.Layers[i]
+		away += lt.SwitchMS + lt.ConvertMS
+		if u == main {
+			continue
+		}
+		away += lt.LayerMS
+		op := net.Layers[li].Op
+		found := false
+		for g := range groups {
+			if groups[g].op == op && groups[g].unit == u {
+				groups[g].n++
+				found = true
+			}
+		}
+		if !found {
+			groups = append(groups, group{op, u, 1})
+		}
+	}
+	s := fmt.Sprintf("%d of %d layers leave the %s: ", n-count[main], n, main)
+	const show = 5
+	for g, x := range groups {
+		if g == show {
+			s += fmt.Sprintf(" and %d other kinds", len(groups)-show)
+			break
+		}
+		if g > 0 {
+			s += ", "
+		}
+		s += fmt.Sprintf("%d %s (%s)", x.n, x.op, x.unit)
+	}
+	return s + fmt.Sprintf("; they and the moves cost %.3g ms of %.3g", away, plan.LatencyMS)
+}
