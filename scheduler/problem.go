@@ -28,6 +28,9 @@ type Problem struct {
 	SwitchMS   [NumUnits][NumUnits]float64
 	HandlingMS float64 // per request, whatever runs it
 	IdleWatts  float64 // drawn through the whole request
+	// DRAMGBs is the bandwidth that units share when they run at once; 0
+	// means that they do not slow each other. A serial plan has no use for it.
+	DRAMGBs float64
 	// Order maps positions to the layers of the network; nil when they agree.
 	Order []int
 }
@@ -46,6 +49,10 @@ type Cost struct {
 	OverheadMS, BusyMS, WeightMS float64
 	EnergyMJ                     float64
 	ResidentBytes                int64
+	// DRAMBytes is the traffic to and from DRAM, weights included, and DRAMMS
+	// the time that it takes alone. Only plans that overlap units use them.
+	DRAMBytes float64
+	DRAMMS    float64
 }
 
 // Edge is a tensor between layers.
@@ -79,8 +86,9 @@ func (p *Problem) Build(net *model.Network, m *units.Machine, o *Options) error 
 	p.Layers = grow(p.Layers, n)
 	p.Edges = grow(p.Edges, len(net.Edges))
 	p.Order = nil
-	p.HandlingMS, p.IdleWatts = m.HandlingMS, m.IdleWatts
+	p.HandlingMS, p.IdleWatts, p.DRAMGBs = m.HandlingMS, m.IdleWatts, m.DRAMGBs
 	var act [NumUnits]int64
+	var stream [NumUnits]float64 // bytes a ms
 	var have uint8
 	for k := range NumUnits {
 		p.Units[k] = UnitCost{}
@@ -94,7 +102,8 @@ func (p *Problem) Build(net *model.Network, m *units.Machine, o *Options) error 
 		act[k] = int64(max(1, r.ActivationBytes))
 		p.Units[k] = UnitCost{FloorMS: r.FloorMS, StaticWatts: r.StaticWatts}
 		if r.StreamGBs > 0 {
-			p.Units[k].CapMS = r.PrefetchBytes / (r.StreamGBs * 1e6)
+			stream[k] = r.StreamGBs * 1e6
+			p.Units[k].CapMS = r.PrefetchBytes / stream[k]
 		}
 	}
 	if have == 0 {
@@ -124,7 +133,11 @@ func (p *Problem) Build(net *model.Network, m *units.Machine, o *Options) error 
 			pl.Allowed |= 1 << k
 			u.Estimate(l, &est)
 			c := Cost{OverheadMS: est.OverheadMS, BusyMS: est.BusyMS, WeightMS: est.WeightMS,
-				EnergyMJ: est.EnergyMJ, ResidentBytes: est.ResidentBytes}
+				EnergyMJ: est.EnergyMJ, ResidentBytes: est.ResidentBytes,
+				DRAMBytes: float64(est.DRAMBytes + est.WeightBytes), DRAMMS: est.WeightMS}
+			if stream[k] > 0 {
+				c.DRAMMS += min(est.ActivationMS, float64(est.DRAMBytes)/stream[k])
+			}
 			if !c.valid() {
 				return fmt.Errorf("scheduler: the %s of %s prices layer %q (%s) at %+v: not finite or negative",
 					units.Kind(k), m.Device, l.Name, l.Op, c)
@@ -243,7 +256,7 @@ func unmatched(net *model.Network, o *Options) error {
 }
 
 func (c *Cost) valid() bool {
-	for _, v := range [...]float64{c.OverheadMS, c.BusyMS, c.WeightMS, c.EnergyMJ} {
+	for _, v := range [...]float64{c.OverheadMS, c.BusyMS, c.WeightMS, c.EnergyMJ, c.DRAMBytes, c.DRAMMS} {
 		if !(v >= 0) || math.IsInf(v, 1) {
 			return false
 		}

@@ -19,6 +19,9 @@ type Machine struct {
 	// IdleWatts is the power the chip draws while a request is in flight,
 	// beside what its busy units draw.
 	IdleWatts float64
+	// DRAMGBs is the bandwidth of the DRAM that the units share, GB/s; 0 when
+	// unknown, and then units that run at once do not slow each other.
+	DRAMGBs float64
 	// Spread is, per unit, the factor between a predicted latency and its 10th
 	// and 90th percentile, from the cross-validated residuals of the fit.
 	Spread [NumKinds]Spread

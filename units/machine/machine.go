@@ -19,7 +19,7 @@ func New(d *device.Device) (*units.Machine, error) {
 	}
 	m := &units.Machine{
 		Device: d.Name, Chip: d.ChipLabel, OS: d.OS,
-		HandlingMS: d.HandlingMS.Value, IdleWatts: d.IdleWatts.Value,
+		HandlingMS: d.HandlingMS.Value, IdleWatts: d.IdleWatts.Value, DRAMGBs: d.DRAMGBs.Value,
 	}
 	m.Units[units.CPU] = cpu.New(d)
 	m.Units[units.GPU] = gpu.New(d)
