@@ -33,6 +33,8 @@ type Problem struct {
 	DRAMGBs float64
 	// Order maps positions to the layers of the network; nil when they agree.
 	Order []int
+
+	est units.Estimate // scratch: what goes through an interface escapes
 }
 
 // Layer is one layer of a problem.
@@ -117,7 +119,7 @@ func (p *Problem) Build(net *model.Network, m *units.Machine, o *Options) error 
 			}
 		}
 	}
-	var est units.Estimate
+	est := &p.est
 	for i, l := range net.Layers {
 		pl := &p.Layers[i]
 		pl.Inputs, pl.Outputs, pl.Allowed = l.Inputs, l.Outputs, 0
@@ -131,7 +133,7 @@ func (p *Problem) Build(net *model.Network, m *units.Machine, o *Options) error 
 				continue
 			}
 			pl.Allowed |= 1 << k
-			u.Estimate(l, &est)
+			u.Estimate(l, est)
 			c := Cost{OverheadMS: est.OverheadMS, BusyMS: est.BusyMS, WeightMS: est.WeightMS,
 				EnergyMJ: est.EnergyMJ, ResidentBytes: est.ResidentBytes,
 				DRAMBytes: float64(est.DRAMBytes + est.WeightBytes), DRAMMS: est.WeightMS}

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 
+	"pgregory.net/rapid"
+
 	"github.com/triune-sim/triune/units"
 )
 
@@ -77,6 +79,11 @@ func randomProblem(r *rand.Rand, n, width int, forbid float64) *Problem {
 		}
 	}
 	return p
+}
+
+// rapidRand returns a source seeded by a property test.
+func rapidRand(rt *rapid.T) *rand.Rand {
+	return rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 0))
 }
 
 // bruteForce returns the least objective over all assignments, with the
