@@ -40,37 +40,39 @@ type Device struct {
 
 // NE holds the figures of the Neural Engine.
 type NE struct {
-	PeakTF      *Param `yaml:"peak_tf" unit:"TFLOP/s" doc:"fp16 ceiling, 2 FLOP a multiply-add"`
-	Efficiency  *Param `yaml:"efficiency" unit:"" doc:"share of the ceiling that long dense layers reach"`
-	Int8Factor  *Param `yaml:"int8_factor" unit:"" doc:"int8 x int8 rate over the fp16 rate"`
-	Winograd    *Param `yaml:"winograd" unit:"" doc:"speed-up of dense 3x3 stride-1 convolutions (at most 2.25 by F(2x2,3x3))"`
-	OCGroup     *Param `yaml:"oc_group" unit:"channels" doc:"output channels computed side by side; a partial group costs a whole one"`
-	KHalf       *Param `yaml:"k_half" unit:"products" doc:"reduction length at which half the rate is reached"`
-	NHalf       *Param `yaml:"n_half" unit:"positions" doc:"output positions at which half the rate is reached"`
-	Depthwise   *Param `yaml:"depthwise" unit:"" doc:"share of the dense rate that a depthwise convolution reaches"`
-	MatMul      *Param `yaml:"matmul" unit:"" doc:"share of the dense rate that a product of two activations reaches"`
-	VectorGops  *Param `yaml:"vector_gops" unit:"Gop/s" doc:"element-wise operations a second of the planar engine"`
-	Overlap     *Param `yaml:"overlap" unit:"" doc:"share of the shorter of arithmetic and activation traffic that hides behind the longer, 0 to 1"`
-	SparseSkip  *Param `yaml:"sparse_skip" unit:"" doc:"share of the multiplications by zero beyond half of them that is skipped"`
-	LUTUS       *Param `yaml:"lut_us" unit:"us" doc:"loading one look-up table of a palette"`
-	StoreMB     *Param `yaml:"store_mb" unit:"MB" doc:"on-chip store; a layer's activations beyond it spill"`
-	ChipGBs     *Param `yaml:"chip_gbs" unit:"GB/s" doc:"activation bandwidth of the on-chip store"`
-	SpillGBs    *Param `yaml:"spill_gbs" unit:"GB/s" doc:"activation bandwidth of what does not fit the store"`
-	StreamGBs   *Param `yaml:"stream_gbs" unit:"GB/s" doc:"rate at which weights stream from DRAM"`
-	PrefetchMB  *Param `yaml:"prefetch_mb" unit:"MB" doc:"how far the weight stream may run ahead of compute"`
-	ExpandGBs   *Param `yaml:"expand_gbs" unit:"GB/s" doc:"rate at which compressed weights expand, in bytes of their dense form"`
-	MoveFactor  *Param `yaml:"move_factor" unit:"" doc:"passes that a transpose, concatenation or last-axis reshape takes over its tensors"`
-	KernelMax   *Param `yaml:"kernel_max" unit:"taps" doc:"widest kernel run in one pass; wider ones are decomposed"`
-	AxisMax     *Param `yaml:"axis_max" unit:"elements" doc:"longest width or height of a tensor"`
-	ChannelMax  *Param `yaml:"channel_max" unit:"channels" doc:"most channels of a tensor"`
-	WeightMaxMB *Param `yaml:"weight_max_mb" unit:"MB" doc:"largest weight of one layer, as it is stored"`
-	LayerUS     *Param `yaml:"layer_us" unit:"us" doc:"overhead of a layer"`
-	FloorMS     *Param `yaml:"floor_ms" unit:"ms" doc:"overhead of a request that uses the unit"`
-	Gather      *Flag  `yaml:"gather" doc:"gather runs on the unit"`
-	Texture     *Flag  `yaml:"texture" doc:"resize, crop and affine sampling run on the unit"`
-	Trig        *Flag  `yaml:"trig" doc:"sine and cosine run on the unit"`
-	Dilation    *Flag  `yaml:"dilation" doc:"dilated convolutions run on the unit"`
-	StreamInt8  *Flag  `yaml:"stream_int8" doc:"int8 weights stay int8 until next to the multipliers; otherwise they are unfolded to fp16 first"`
+	PeakTF       *Param `yaml:"peak_tf" unit:"TFLOP/s" doc:"fp16 ceiling, 2 FLOP a multiply-add"`
+	Efficiency   *Param `yaml:"efficiency" unit:"" doc:"share of the ceiling that long dense layers reach"`
+	Int8Factor   *Param `yaml:"int8_factor" unit:"" doc:"int8 x int8 rate over the fp16 rate"`
+	Winograd     *Param `yaml:"winograd" unit:"" doc:"speed-up of dense 3x3 stride-1 convolutions (at most 2.25 by F(2x2,3x3))"`
+	OCGroup      *Param `yaml:"oc_group" unit:"channels" doc:"output channels computed side by side; a partial group costs a whole one"`
+	KHalf        *Param `yaml:"k_half" unit:"products" doc:"reduction length at which half the rate is reached"`
+	NHalf        *Param `yaml:"n_half" unit:"positions" doc:"output positions at which half the rate is reached"`
+	Depthwise    *Param `yaml:"depthwise" unit:"" doc:"share of the dense rate that a depthwise convolution reaches"`
+	MatMul       *Param `yaml:"matmul" unit:"" doc:"share of the dense rate that a product of two activations reaches"`
+	VectorGops   *Param `yaml:"vector_gops" unit:"Gop/s" doc:"element-wise operations a second of the planar engine"`
+	Overlap      *Param `yaml:"overlap" unit:"" doc:"share of the shorter of arithmetic and activation traffic that hides behind the longer, 0 to 1"`
+	SparseSkip   *Param `yaml:"sparse_skip" unit:"" doc:"share of the multiplications by zero beyond half of them that is skipped"`
+	LUTUS        *Param `yaml:"lut_us" unit:"us" doc:"loading one look-up table of a palette"`
+	StoreMB      *Param `yaml:"store_mb" unit:"MB" doc:"on-chip store; a layer's activations beyond it spill"`
+	StoreSpread  *Param `yaml:"store_spread" unit:"" doc:"a working set of (1 + this) stores spills wholly"`
+	BorderPasses *Param `yaml:"border_passes" unit:"passes" doc:"fp16 passes over a quantized tensor whose last operator computes in floating point"`
+	ChipGBs      *Param `yaml:"chip_gbs" unit:"GB/s" doc:"activation bandwidth of the on-chip store"`
+	SpillGBs     *Param `yaml:"spill_gbs" unit:"GB/s" doc:"activation bandwidth of what does not fit the store"`
+	StreamGBs    *Param `yaml:"stream_gbs" unit:"GB/s" doc:"rate at which weights stream from DRAM"`
+	PrefetchMB   *Param `yaml:"prefetch_mb" unit:"MB" doc:"how far the weight stream may run ahead of compute"`
+	ExpandGBs    *Param `yaml:"expand_gbs" unit:"GB/s" doc:"rate at which compressed weights expand, in bytes of their dense form"`
+	MoveFactor   *Param `yaml:"move_factor" unit:"" doc:"passes that a transpose, concatenation or last-axis reshape takes over its tensors"`
+	KernelMax    *Param `yaml:"kernel_max" unit:"taps" doc:"widest kernel run in one pass; wider ones are decomposed"`
+	AxisMax      *Param `yaml:"axis_max" unit:"elements" doc:"longest width or height of a tensor"`
+	ChannelMax   *Param `yaml:"channel_max" unit:"channels" doc:"most channels of a tensor"`
+	WeightMaxMB  *Param `yaml:"weight_max_mb" unit:"MB" doc:"largest weight of one layer, as it is stored"`
+	LayerUS      *Param `yaml:"layer_us" unit:"us" doc:"overhead of a layer"`
+	FloorMS      *Param `yaml:"floor_ms" unit:"ms" doc:"overhead of a request that uses the unit"`
+	Gather       *Flag  `yaml:"gather" doc:"gather runs on the unit"`
+	Texture      *Flag  `yaml:"texture" doc:"resize, crop and affine sampling run on the unit"`
+	Trig         *Flag  `yaml:"trig" doc:"sine and cosine run on the unit"`
+	Dilation     *Flag  `yaml:"dilation" doc:"dilated convolutions run on the unit"`
+	StreamInt8   *Flag  `yaml:"stream_int8" doc:"int8 weights stay int8 until next to the multipliers; otherwise they are unfolded to fp16 first"`
 }
 
 // GPU holds the figures of the GPU.

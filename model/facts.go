@@ -57,6 +57,10 @@ func (lo *lowering) facts(net *Network, l *Layer, d *draft) {
 	out := elems(d.anchor.Out(0))
 	for _, n := range d.nodes[1:] {
 		f.VectorOps += max(elems(n.Out(0)), 1)
+		switch n.Op {
+		case "Swish", "HardSwish", "Gelu", "Mish", "Softplus", "Elu":
+			f.FloatTail = true
+		}
 	}
 	if d.kind == KindSoftmax || d.kind == KindNorm {
 		f.VectorOps += 5 * out

@@ -153,6 +153,10 @@ type Facts struct {
 	// as 8-bit codes; QuantWeight when its weight is int8 or uint8 affine (or
 	// has an int8 table); QuantOut when the output is quantized.
 	QuantIn, QuantWeight, QuantOut bool
+	// FloatTail is true when the fused activation is one that the output stage
+	// of an int8 kernel lacks (swish, gelu, ...): a quantized output then takes
+	// a pass of its own.
+	FloatTail bool
 	// Float32 is true when the program types the layer fp32: the Neural
 	// Engine then refuses it.
 	Float32 bool

@@ -11,29 +11,29 @@ import (
 // Unit is the Neural Engine of one device. It is immutable and safe for
 // concurrent use.
 type Unit struct {
-	macsMS, int8Factor  float64 // multiply-adds a ms at full use; int8 over fp16
-	winograd            float64
-	ocGroup             int64
-	kHalf, nHalf        float64
-	depthwise, matmul   float64
-	opsMS               float64 // element-wise operations a ms
-	overlap             float64
-	sparseSkip          float64
-	store               float64 // bytes
-	chipMS, spillMS     float64 // bytes a ms
-	streamMS, expandMS  float64 // bytes a ms
-	move                float64
-	kernelMax           int
-	lutMS, layerMS      float64
-	pjMAC, pjInt8, pjOp float64
-	pjChip, pjDRAM      float64
-	rates               units.Rates
-	axisMax, channelMax int
-	weightMax           float64 // bytes
-	gather, texture     bool
-	trig, dilation      bool
-	streamInt8          bool
-	chip                string
+	macsMS, int8Factor    float64 // multiply-adds a ms at full use; int8 over fp16
+	winograd              float64
+	ocGroup               int64
+	kHalf, nHalf          float64
+	depthwise, matmul     float64
+	opsMS                 float64 // element-wise operations a ms
+	overlap               float64
+	sparseSkip            float64
+	store, spread, border float64 // bytes
+	chipMS, spillMS       float64 // bytes a ms
+	streamMS, expandMS    float64 // bytes a ms
+	move                  float64
+	kernelMax             int
+	lutMS, layerMS        float64
+	pjMAC, pjInt8, pjOp   float64
+	pjChip, pjDRAM        float64
+	rates                 units.Rates
+	axisMax, channelMax   int
+	weightMax             float64 // bytes
+	gather, texture       bool
+	trig, dilation        bool
+	streamInt8            bool
+	chip                  string
 }
 
 // New builds the unit from a device's figures; nil if the device has no Neural
@@ -56,6 +56,8 @@ func New(d *device.Device) *Unit {
 		overlap:    min(1, n.Overlap.Value),
 		sparseSkip: min(1, n.SparseSkip.Value),
 		store:      n.StoreMB.Value * 1e6,
+		spread:     n.StoreSpread.Value,
+		border:     n.BorderPasses.Value,
 		chipMS:     n.ChipGBs.Value * 1e6,
 		spillMS:    min(n.SpillGBs.Value, n.ChipGBs.Value) * 1e6,
 		streamMS:   min(n.StreamGBs.Value, d.DRAMGBs.Value) * 1e6,
@@ -174,13 +176,26 @@ func (u *Unit) traffic(l *model.Layer, e *units.Estimate) {
 	case model.KindSoftmax, model.KindNorm:
 		bytes += float64(e.InputBytes) // statistics first, then the result
 	}
+	if f.QuantOutElems > 0 && (f.FloatTail || floatKind(l.Kind)) {
+		// The result is written in fp16, then quantized in a pass of its own.
+		bytes += 2 * u.border * float64(f.QuantOutElems)
+	}
 	spill := 0.0
 	if set > u.store {
-		spill = bytes * (set - u.store) / set
+		spill = bytes * min(1, (set-u.store)/(u.spread*u.store))
 	}
 	e.ActivationMS = (bytes-spill)/u.chipMS + spill/u.spillMS
 	e.DRAMBytes = int64(spill)
 	e.ChipBytes = int64(bytes - spill)
+}
+
+// floatKind tells which kinds compute in fp16 only, whatever their operands.
+func floatKind(k model.Kind) bool {
+	switch k {
+	case model.KindSoftmax, model.KindNorm, model.KindReduce, model.KindActivation, model.KindMatMul:
+		return true
+	}
+	return false
 }
 
 // weights fills WeightMS, ExpandMS, WeightBytes and ResidentBytes.

@@ -39,7 +39,9 @@ var strides = map[int]bool{1: true, 2: true, 3: true, 4: true, 6: true, 8: true,
 // are those of the hardware facts A9 and Apple's authoring rules; the figures
 // come from the device.
 func (u *Unit) Support(l *model.Layer) units.Support {
-	no := func(format string, args ...any) units.Support { return units.Support{Reason: fmt.Sprintf(format, args...)} }
+	no := func(format string, args ...any) units.Support {
+		return units.Support{Reason: fmt.Sprintf(format, args...)}
+	}
 	f := &l.Facts
 	switch {
 	case f.Dynamic:
@@ -107,7 +109,9 @@ func (u *Unit) Support(l *model.Layer) units.Support {
 
 func (u *Unit) convolution(l *model.Layer) units.Support {
 	f := &l.Facts
-	no := func(format string, args ...any) units.Support { return units.Support{Reason: fmt.Sprintf(format, args...)} }
+	no := func(format string, args ...any) units.Support {
+		return units.Support{Reason: fmt.Sprintf(format, args...)}
+	}
 	if f.KD > 1 {
 		return no("3-D convolution has no Neural Engine path")
 	}

@@ -1,0 +1,142 @@
+package calibrate
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/triune-sim/triune/device"
+	"github.com/triune-sim/triune/units"
+)
+
+// Residual is a row and its prediction.
+type Residual struct {
+	Sample      *Sample
+	PredictedMS float64
+	ErrorPct    float64 // 100 x (predicted / measured - 1)
+}
+
+// Summary holds the figures of a list of residuals, of absolute errors in
+// percent.
+type Summary struct {
+	Rows                                 int
+	MedianPct, MeanPct, P90Pct, WorstPct float64
+	// PerUnit holds the medians by unit that the rows measure; NaN where none.
+	PerUnit [units.NumKinds]float64
+}
+
+// Residuals prices every sample with the given devices (the catalogue's own
+// where nil).
+func (s *Set) Residuals(devs map[string]*device.Device) ([]Residual, error) {
+	if devs == nil {
+		devs = s.devices
+	}
+	ms, err := s.machines(devs)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Residual, len(s.Samples))
+	for i, x := range s.Samples {
+		p := x.price(ms[x.DeviceName])
+		out[i] = Residual{x, p, 100 * (p/x.LatencyMS - 1)}
+	}
+	return out, nil
+}
+
+// Summarise computes the figures of a list of residuals.
+func Summarise(rs []Residual) Summary {
+	s := Summary{Rows: len(rs)}
+	abs := make([]float64, 0, len(rs))
+	var per [units.NumKinds][]float64
+	for _, r := range rs {
+		a := math.Abs(r.ErrorPct)
+		abs = append(abs, a)
+		per[r.Sample.Unit] = append(per[r.Sample.Unit], a)
+		s.MeanPct += a / float64(len(rs))
+	}
+	s.MedianPct, s.P90Pct, s.WorstPct = quantile(abs, 0.5), quantile(abs, 0.9), quantile(abs, 1)
+	for k := range per {
+		s.PerUnit[k] = quantile(per[k], 0.5)
+	}
+	return s
+}
+
+// quantile interpolates linearly between order statistics; NaN for no values.
+func quantile(v []float64, q float64) float64 {
+	if len(v) == 0 {
+		return math.NaN()
+	}
+	v = slices.Clone(v)
+	slices.Sort(v)
+	at := q * float64(len(v)-1)
+	i := int(at)
+	if i+1 >= len(v) {
+		return v[len(v)-1]
+	}
+	return v[i] + (at-float64(i))*(v[i+1]-v[i])
+}
+
+// Fold is one part left out of a fit, and the errors on it.
+type Fold struct {
+	Left      string
+	Residuals []Residual
+}
+
+// LeaveOut repeats the fit without each group of samples that key names, and
+// prices the group with it. Groups are taken in the order of their names.
+func (s *Set) LeaveOut(ctx context.Context, plan Plan, o Options, key func(*Sample) string) ([]Fold, error) {
+	groups := map[string]bool{}
+	for _, x := range s.Samples {
+		groups[key(x)] = true
+	}
+	names := make([]string, 0, len(groups))
+	for g := range groups {
+		names = append(names, g)
+	}
+	slices.SortFunc(names, cmp.Compare)
+	var out []Fold
+	for _, g := range names {
+		train := s.Only(func(x *Sample) bool { return key(x) != g })
+		if len(train.Samples) == 0 {
+			return nil, fmt.Errorf("calibrate: leaving %s out leaves nothing", g)
+		}
+		f, err := train.Fit(ctx, plan, o)
+		if err != nil {
+			return nil, err
+		}
+		rs, err := s.Only(func(x *Sample) bool { return key(x) == g }).Residuals(f.Devices)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, Fold{g, rs})
+	}
+	return out, nil
+}
+
+// ByNetwork, ByChip and ByRow are keys for [Set.LeaveOut].
+func ByNetwork(x *Sample) string { return x.Network }
+
+// ByChip groups rows by chip.
+func ByChip(x *Sample) string { return x.Chip }
+
+// ByFamily groups rows by the network's family: the name without what follows
+// the first hyphen or digit ("resnet", "mobilenetv", "vgg").
+func ByFamily(x *Sample) string {
+	for i, r := range x.Network {
+		if r == '-' || r == '@' || r >= '0' && r <= '9' {
+			return x.Network[:i]
+		}
+	}
+	return x.Network
+}
+
+// All joins the residuals of folds.
+func All(folds []Fold) []Residual {
+	var out []Residual
+	for _, f := range folds {
+		out = append(out, f.Residuals...)
+	}
+	return out
+}
