@@ -1,0 +1,360 @@
+package exec
+
+import (
+	"github.com/triune-sim/triune/kernels"
+	"github.com/triune-sim/triune/model"
+)
+
+var binaryOps = map[model.Op]kernels.BinaryOp{
+	"Add": kernels.Add, "Sub": kernels.Sub, "Mul": kernels.Mul, "Div": kernels.Div, "Max": kernels.Max,
+	"Min": kernels.Min, "Pow": kernels.Pow, "PRelu": kernels.PRelu, "Sum": kernels.Add, "Mod": kernels.Mod,
+}
+
+var unaryOps = map[model.Op]kernels.UnaryOp{
+	"Neg": kernels.Neg, "Abs": kernels.Abs, "Exp": kernels.Exp, "Log": kernels.Log, "Sqrt": kernels.Sqrt,
+	"Reciprocal": kernels.Reciprocal, "Floor": kernels.Floor, "Ceil": kernels.Ceil, "Round": kernels.RoundEven,
+	"Sign": kernels.Sign, "Erf": kernels.Erf, "Sin": kernels.Sin, "Cos": kernels.Cos, "Tan": kernels.Tan,
+	"Asin": kernels.Asin, "Acos": kernels.Acos, "Atan": kernels.Atan, "Sinh": kernels.Sinh, "Cosh": kernels.Cosh,
+}
+
+func init() {
+	for op := range binaryOps {
+		register(compileBinary, op)
+	}
+	for op := range unaryOps {
+		register(compileUnary, op)
+	}
+	register(compileActivation, "Relu", "Clip", "LeakyRelu", "HardSigmoid", "HardSwish", "Sigmoid", "Tanh", "Swish",
+		"Gelu", "Elu", "Softplus", "Softsign", "Mish", "Selu", "ThresholdedRelu")
+}
+
+// compileActivation handles a unary function that stands alone.
+func compileActivation(b *builder, nodes []*model.Node) (int, error) {
+	n := nodes[0]
+	act, ok := b.activation(n)
+	if !ok || !isFloat(n.In(0)) || !known(n.In(0), n.Outputs[0]) {
+		return 0, errNoKernel
+	}
+	round := b.num.Round
+	return b.flat(nodes, func(k *kernels.Ctx, dst, src []float32) {
+		kernels.Activate(k, act, dst, src)
+		kernels.Finish(k, dst, kernels.Activation{}, round)
+	})
+}
+
+func compileUnary(b *builder, nodes []*model.Node) (int, error) {
+	n := nodes[0]
+	if !isFloat(n.In(0)) || !known(n.In(0), n.Outputs[0]) {
+		return 0, errNoKernel
+	}
+	op, round := unaryOps[n.Op], b.num.Round
+	return b.flat(nodes, func(k *kernels.Ctx, dst, src []float32) {
+		kernels.Unary(k, op, dst, src)
+		kernels.Finish(k, dst, kernels.Activation{}, round)
+	})
+}
+
+// flat compiles a function of one element at a time, in whichever layout the
+// operand is; a fused quantize is appended.
+func (b *builder) flat(nodes []*model.Node, f func(k *kernels.Ctx, dst, src []float32)) (int, error) {
+	n := nodes[0]
+	t := b.fuseQuantize(nodes)
+	lay, _ := b.peek(n.In(0))
+	src, err := b.float(n.In(0), lay)
+	if err != nil {
+		return 0, err
+	}
+	dst := b.newFloat(n.Outputs[0].Shape, lay)
+	b.emit(func(s *state) error {
+		d := s.f32(dst)
+		f(s.k, d, s.f32(src)[:len(d)])
+		return nil
+	}, []*ten{dst}, []*ten{src})
+	b.store(t, dst)
+	return t.used, nil
+}
+
+// fuseQuantize is fuse for kernels that absorb nothing but a quantize.
+func (b *builder) fuseQuantize(nodes []*model.Node) tail {
+	t := tail{out: nodes[0].Outputs[0], used: 1}
+	if len(nodes) > 1 && nodes[1].Op == "QuantizeLinear" && nodes[1].In(0) == t.out && b.sole(t.out) {
+		if q, ok := b.quantParams(nodes[1]); ok {
+			t.q, t.quant, t.out, t.used = q, true, nodes[1].Outputs[0], 2
+		}
+	}
+	return t
+}
+
+// operand is one side of a broadcast.
+type operand struct {
+	t       *ten
+	strides []int
+	scalar  float32
+	isConst bool // scalar holds the value
+}
+
+// compileBinary handles element-wise functions of two operands with
+// broadcasting, and chains of them for Sum, Max and Min.
+func compileBinary(b *builder, nodes []*model.Node) (int, error) {
+	n := nodes[0]
+	out := n.Outputs[0]
+	if len(n.Inputs) < 1 || !isFloat(out) || out.Shape.Elems() < 1 || len(n.Outputs) != 1 {
+		return 0, errNoKernel
+	}
+	for _, v := range n.Inputs {
+		if !isFloat(v) || !known(v) || v.Shape.Elems() < 1 || len(v.Shape) > len(out.Shape) {
+			return 0, errNoKernel
+		}
+	}
+	if n.Op == "Mod" && n.Attrs.Int("fmod", 0) == 0 {
+		return 0, errNoKernel
+	}
+	if len(n.Inputs) == 1 {
+		return b.flat(nodes, func(k *kernels.Ctx, dst, src []float32) { copy(dst, src) })
+	}
+	t := b.fuse(nodes, -1, false)
+	lay := plain
+	for _, v := range n.Inputs {
+		if l, ok := b.peek(v); ok && l == c16 && v.Shape.Equal(out.Shape) {
+			lay = c16
+		}
+	}
+	if lay == c16 {
+		for _, v := range n.Inputs {
+			if _, ok := broadcastC16(v.Shape, out.Shape); !ok {
+				lay = plain
+			}
+		}
+	}
+	dst := b.newFloat(out.Shape, lay)
+	op, act, round := binaryOps[n.Op], t.act, b.num.Round
+	x, err := b.operand(n.In(0), out.Shape, lay)
+	if err != nil {
+		return 0, err
+	}
+	for i := 1; i < len(n.Inputs); i++ {
+		y, err := b.operand(n.In(i), out.Shape, lay)
+		if err != nil {
+			return 0, err
+		}
+		last := i == len(n.Inputs)-1
+		tailAct, tailRound := kernels.Activation{}, kernels.RoundNone
+		if last {
+			tailAct, tailRound = act, round
+		}
+		b.binary(op, dst, x, y, tailAct, tailRound)
+		x = operand{t: dst, strides: fullStrides(dst)}
+	}
+	b.store(t, dst)
+	return t.used, nil
+}
+
+// binary emits dst = round(act(op(x, y))).
+func (b *builder) binary(op kernels.BinaryOp, dst *ten, x, y operand, act kernels.Activation, round kernels.Round) {
+	shape := walkShape(dst)
+	full := fullStrides(dst)
+	same := func(o operand) bool { return !o.isConst && equalInts(o.strides, full) }
+	switch {
+	case x.isConst && y.isConst:
+		b.emit(func(s *state) error {
+			d := s.f32(dst)
+			for i := range d {
+				d[i] = x.scalar
+			}
+			kernels.BinaryScalar(s.k, op, d, d, y.scalar, false)
+			kernels.Finish(s.k, d, act, round)
+			return nil
+		}, []*ten{dst}, nil)
+	case same(x) && y.isConst, same(y) && x.isConst:
+		src, c, swap := x.t, y.scalar, false
+		if x.isConst {
+			src, c, swap = y.t, x.scalar, true
+		}
+		b.emit(func(s *state) error {
+			d := s.f32(dst)
+			kernels.BinaryScalar(s.k, op, d, s.f32(src)[:len(d)], c, swap)
+			kernels.Finish(s.k, d, act, round)
+			return nil
+		}, []*ten{dst}, []*ten{src})
+	case same(x) && same(y):
+		b.emit(func(s *state) error {
+			d := s.f32(dst)
+			kernels.Binary(s.k, op, d, s.f32(x.t)[:len(d)], s.f32(y.t)[:len(d)])
+			kernels.Finish(s.k, d, act, round)
+			return nil
+		}, []*ten{dst}, []*ten{x.t, y.t})
+	default:
+		x, y = x.tensor(len(shape)), y.tensor(len(shape))
+		b.emit(func(s *state) error {
+			d := s.f32(dst)
+			kernels.BinaryBroadcast(s.k, op, d, s.f32(x.t), s.f32(y.t), shape, x.strides, y.strides)
+			kernels.Finish(s.k, d, act, round)
+			return nil
+		}, []*ten{dst}, []*ten{x.t, y.t})
+	}
+}
+
+// tensor turns a constant scalar into a one-element tensor.
+func (o operand) tensor(rank int) operand {
+	if !o.isConst {
+		return o
+	}
+	return operand{t: &ten{from: inConst, len: 1, constF: []float32{o.scalar}}, strides: make([]int, rank)}
+}
+
+// walkShape is the shape in which the elements of dst are walked.
+func walkShape(t *ten) []int {
+	if t.lay == plain {
+		return t.shape
+	}
+	return []int{t.n, (t.c + kernels.Block - 1) / kernels.Block, t.h * t.w, kernels.Block}
+}
+
+func fullStrides(t *ten) []int { return contiguous(walkShape(t)) }
+
+// contiguous returns row-major strides.
+func contiguous(shape []int) []int {
+	s := make([]int, len(shape))
+	n := 1
+	for i := len(shape) - 1; i >= 0; i-- {
+		s[i] = n
+		n *= shape[i]
+	}
+	return s
+}
+
+func equalInts(a, b []int) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// How an operand is broadcast against a channel-blocked result.
+type bcast uint8
+
+const (
+	bcastScalar  bcast = iota // one element
+	bcastFull                 // same channels and pixels; images may be broadcast
+	bcastChannel              // one pixel
+	bcastPixel                // one channel
+)
+
+// broadcastC16 classifies a shape against the result's; ok is false when only
+// the plain layout can express it.
+func broadcastC16(s, out model.Shape) (bcast, bool) {
+	if s.Elems() == 1 {
+		return bcastScalar, true
+	}
+	n, c, h, w, ok := dims4(out)
+	if !ok {
+		return 0, false
+	}
+	p := make(model.Shape, len(out))
+	for i := range p {
+		p[i] = 1
+	}
+	copy(p[len(out)-len(s):], s)
+	pn, pc, ph, pw, _ := dims4(p)
+	if pn != n && pn != 1 {
+		return 0, false
+	}
+	switch {
+	case pc == c && ph == h && pw == w:
+		return bcastFull, true
+	case pc == c && ph*pw == 1:
+		return bcastChannel, true
+	case pc == 1 && ph == h && pw == w:
+		return bcastPixel, true
+	}
+	return 0, false
+}
+
+// operand brings one side of a binary function into a form that can be walked
+// beside a result of shape out in the given layout.
+func (b *builder) operand(v *model.Value, out model.Shape, lay layout) (operand, error) {
+	if v.Const != nil && v.Const.Elems() == 1 {
+		f, err := b.constFloats(v)
+		if err != nil {
+			return operand{}, err
+		}
+		return operand{scalar: f[0], isConst: true}, nil
+	}
+	if lay == plain {
+		t, err := b.float(v, plain)
+		if err != nil {
+			return operand{}, err
+		}
+		st := make([]int, len(out))
+		own := contiguous(v.Shape)
+		at := len(out) - len(v.Shape)
+		for i, d := range v.Shape {
+			if d == out[at+i] && d != 1 {
+				st[at+i] = own[i]
+			}
+		}
+		// A dimension of one is walked like any other when nothing is broadcast.
+		if v.Shape.Equal(out) {
+			st = contiguous(out)
+		}
+		return operand{t: t, strides: st}, nil
+	}
+	kind, _ := broadcastC16(v.Shape, out)
+	n, c, h, w, _ := dims4(out)
+	blocks := (c + kernels.Block - 1) / kernels.Block
+	padded := make(model.Shape, len(out))
+	for i := range padded {
+		padded[i] = 1
+	}
+	copy(padded[len(out)-len(v.Shape):], v.Shape)
+	image := func(per int) int {
+		if padded[0] == 1 && n > 1 {
+			return 0
+		}
+		return per
+	}
+	if kind == bcastScalar || kind == bcastPixel {
+		t, err := b.float(v, plain)
+		if err != nil || kind == bcastScalar {
+			return operand{t: t, strides: make([]int, 4)}, err
+		}
+		return operand{t: t, strides: []int{image(h * w), 0, 1, 0}}, nil
+	}
+	t, err := b.asShape(v, padded)
+	if err != nil {
+		return operand{}, err
+	}
+	if kind == bcastChannel {
+		return operand{t: t, strides: []int{image(blocks * kernels.Block), kernels.Block, 0, 1}}, nil
+	}
+	return operand{t: t, strides: []int{image(blocks * h * w * kernels.Block), h * w * kernels.Block, kernels.Block, 1}}, nil
+}
+
+// asShape returns v in the C16 layout under a shape of higher rank.
+func (b *builder) asShape(v *model.Value, s model.Shape) (*ten, error) {
+	if v.Shape.Equal(s) {
+		return b.float(v, c16)
+	}
+	if v.Const != nil {
+		f, err := b.constFloats(v)
+		if err != nil {
+			return nil, err
+		}
+		t := &ten{from: inConst, lay: c16, shape: s, half: b.num.Half}
+		b.fit(t)
+		t.constF = make([]float32, t.len)
+		kernels.PackC16(kernels.NewCtx(b.opt.Pool), t.constF, f, t.n, t.c, t.h, t.w)
+		b.prog.weights += int64(4 * t.len)
+		return t, nil
+	}
+	t, err := b.float(v, plain)
+	if err != nil {
+		return nil, err
+	}
+	return b.relayout(reshaped(t, s), s, c16)
+}

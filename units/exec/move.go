@@ -1,0 +1,460 @@
+package exec
+
+import (
+	"slices"
+
+	"github.com/triune-sim/triune/kernels"
+	"github.com/triune-sim/triune/model"
+)
+
+func init() {
+	register(compileConcat, "Concat")
+	register(compileTranspose, "Transpose")
+	register(compileSlice, "Slice")
+	register(compileSplit, "Split")
+	register(compileExpand, "Expand")
+	register(compilePad, "Pad")
+	register(compileDepthToSpace, "DepthToSpace", "SpaceToDepth")
+}
+
+// part is a piece of a move: elements of src's view land in a view of dst.
+type part struct {
+	shape  []int
+	ds, ss []int
+	dstOff int
+	srcOff int
+}
+
+// moved compiles a single-input move of plain tensors: output i is written by
+// parts[i]. Codes are moved as codes when the layer allows it; fill is the
+// value of elements no part writes (used with full set).
+func (b *builder) moved(nodes []*model.Node, parts []part, pad *float32) (int, error) {
+	n := nodes[0]
+	if codes, q, used, ok := b.codesThrough(nodes); ok && (used == 1 || len(n.Outputs) == 1) {
+		src, err := b.codes(codes, plain)
+		if err != nil {
+			return 0, err
+		}
+		var fill uint8
+		if pad != nil {
+			if q.Scale == 0 { // raw codes: the constant is a code
+				fill = uint8(int32(*pad))
+			} else {
+				fill = code(*pad, q)
+			}
+		}
+		for i, p := range parts {
+			out := n.Outputs[i]
+			if out == nil {
+				continue
+			}
+			if used == 2 {
+				out = nodes[1].Outputs[0]
+			}
+			dst := b.newCodes(out.Shape, plain, q)
+			m := newMover(p.shape, p.ds, p.ss, p.dstOff, p.srcOff)
+			b.emit(func(s *state) error {
+				d := s.u8(dst)
+				if pad != nil {
+					for i := range d {
+						d[i] = fill
+					}
+				}
+				m.u8(s, d, s.u8(src))
+				return nil
+			}, []*ten{dst}, []*ten{src})
+			b.add(out, dst)
+		}
+		return used, nil
+	}
+	if !isFloat(n.In(0)) {
+		return 0, errNoKernel
+	}
+	src, err := b.float(n.In(0), plain)
+	if err != nil {
+		return 0, err
+	}
+	t := tail{used: 1}
+	if len(n.Outputs) == 1 {
+		t = b.fuseQuantize(nodes)
+	}
+	var fill float32
+	if pad != nil {
+		fill = *pad
+		if b.num.Half {
+			fill = kernels.F16ToFloat(kernels.F16Bits(fill))
+		}
+	}
+	for i, p := range parts {
+		out := n.Outputs[i]
+		if out == nil {
+			continue
+		}
+		dst := b.newFloat(out.Shape, plain)
+		m := newMover(p.shape, p.ds, p.ss, p.dstOff, p.srcOff)
+		b.emit(func(s *state) error {
+			d := s.f32(dst)
+			if pad != nil {
+				for i := range d {
+					d[i] = fill
+				}
+			}
+			m.f32(s, d, s.f32(src))
+			return nil
+		}, []*ten{dst}, []*ten{src})
+		if len(n.Outputs) == 1 {
+			b.store(t, dst)
+		} else {
+			b.add(out, dst)
+		}
+	}
+	return t.used, nil
+}
+
+// code quantizes one value.
+func code(v float32, q kernels.QParams) uint8 {
+	var d [1]uint8
+	kernels.QuantizeF32(kernels.NewCtx(nil), d[:], []float32{v}, q)
+	return d[0]
+}
+
+func compileTranspose(b *builder, nodes []*model.Node) (int, error) {
+	n := nodes[0]
+	x, out := n.In(0), n.Outputs[0]
+	if !known(x, out) || x.Const != nil || out.Shape.Elems() < 1 {
+		return 0, errNoKernel
+	}
+	rank := len(x.Shape)
+	perm := n.Attrs.Ints("perm", nil)
+	if perm == nil {
+		for i := range rank {
+			perm = append(perm, rank-1-i)
+		}
+	}
+	if len(perm) != rank {
+		return 0, errNoKernel
+	}
+	own := contiguous(x.Shape)
+	ss := make([]int, rank)
+	for i, p := range perm {
+		if p < 0 || p >= rank {
+			return 0, errNoKernel
+		}
+		ss[i] = own[p]
+	}
+	return b.moved(nodes, []part{{shape: out.Shape, ds: contiguous(out.Shape), ss: ss}}, nil)
+}
+
+func compileExpand(b *builder, nodes []*model.Node) (int, error) {
+	n := nodes[0]
+	x, out := n.In(0), n.Outputs[0]
+	if !known(x, out) || x.Const != nil || out.Shape.Elems() < 1 || len(x.Shape) > len(out.Shape) {
+		return 0, errNoKernel
+	}
+	own := contiguous(x.Shape)
+	ss := make([]int, len(out.Shape))
+	at := len(out.Shape) - len(x.Shape)
+	for i, d := range x.Shape {
+		if d == out.Shape[at+i] {
+			ss[at+i] = own[i]
+		} else if d != 1 {
+			return 0, errNoKernel
+		}
+	}
+	return b.moved(nodes, []part{{shape: out.Shape, ds: contiguous(out.Shape), ss: ss}}, nil)
+}
+
+func compileSlice(b *builder, nodes []*model.Node) (int, error) {
+	n := nodes[0]
+	x, out := n.In(0), n.Outputs[0]
+	if !known(x, out) || x.Const != nil || out.Shape.Elems() < 1 {
+		return 0, errNoKernel
+	}
+	starts, ok1 := b.constInts(n.In(1))
+	_, ok2 := b.constInts(n.In(2))
+	if !ok1 || !ok2 {
+		return 0, errNoKernel
+	}
+	axes, ok := b.constInts(n.In(3))
+	if !ok {
+		if n.In(3) != nil {
+			return 0, errNoKernel
+		}
+		for i := range starts {
+			axes = append(axes, i)
+		}
+	}
+	steps, ok := b.constInts(n.In(4))
+	if !ok && n.In(4) != nil || len(axes) != len(starts) || steps != nil && len(steps) != len(starts) {
+		return 0, errNoKernel
+	}
+	ss := contiguous(x.Shape)
+	off := 0
+	for i, a := range axes {
+		a, ok := normAxis(a, len(x.Shape))
+		if !ok {
+			return 0, errNoKernel
+		}
+		step := 1
+		if steps != nil {
+			step = steps[i]
+		}
+		start, d := starts[i], x.Shape[a]
+		if start < 0 {
+			start += d
+		}
+		if step > 0 {
+			start = min(max(start, 0), d)
+		} else {
+			start = min(max(start, 0), d-1)
+		}
+		off += start * ss[a]
+		ss[a] *= step
+	}
+	if len(axes) == 1 {
+		if a, _ := normAxis(axes[0], len(x.Shape)); a == 1 && (steps == nil || steps[0] == 1) {
+			if used, err := b.splitChannels(nodes, []int{min(max(starts[0]+boolInt(starts[0] < 0)*x.Shape[1], 0), x.Shape[1])}); err != errNoKernel {
+				return used, err
+			}
+		}
+	}
+	return b.moved(nodes, []part{{shape: out.Shape, ds: contiguous(out.Shape), ss: ss, srcOff: off}}, nil)
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func compileSplit(b *builder, nodes []*model.Node) (int, error) {
+	n := nodes[0]
+	x := n.In(0)
+	if !known(x) || !known(n.Outputs...) || x.Const != nil {
+		return 0, errNoKernel
+	}
+	axis, ok := normAxis(n.Attrs.Int("axis", 0), len(x.Shape))
+	if !ok {
+		return 0, errNoKernel
+	}
+	at := 0
+	var parts []part
+	var starts []int
+	ss := contiguous(x.Shape)
+	for _, o := range n.Outputs {
+		if o == nil || len(o.Shape) != len(x.Shape) || o.Shape.Elems() < 1 {
+			return 0, errNoKernel
+		}
+		parts = append(parts, part{shape: o.Shape, ds: contiguous(o.Shape), ss: ss, srcOff: at * ss[axis]})
+		starts = append(starts, at)
+		at += o.Shape[axis]
+	}
+	if at != x.Shape[axis] {
+		return 0, errNoKernel
+	}
+	if axis == 1 {
+		if used, err := b.splitChannels(nodes, starts); err != errNoKernel {
+			return used, err
+		}
+	}
+	return b.moved(nodes, parts, nil)
+}
+
+// splitChannels copies channel ranges of a channel-blocked float tensor.
+func (b *builder) splitChannels(nodes []*model.Node, starts []int) (int, error) {
+	n := nodes[0]
+	x := n.In(0)
+	lay, ok := b.peek(x)
+	if !ok || lay != c16 || !isFloat(x) || b.dq[x].codes != nil {
+		return 0, errNoKernel
+	}
+	src, err := b.float(x, c16)
+	if err != nil {
+		return 0, err
+	}
+	t := tail{used: 1}
+	if len(n.Outputs) == 1 {
+		t = b.fuseQuantize(nodes)
+	}
+	for i, o := range n.Outputs {
+		dst := b.newFloat(o.Shape, c16)
+		at := starts[i]
+		b.emit(func(s *state) error {
+			kernels.CopyChannelsC16(s.k, s.f32(dst), dst.c, 0, s.f32(src), src.c, at, dst.c, dst.n, dst.h, dst.w)
+			return nil
+		}, []*ten{dst}, []*ten{src})
+		if len(n.Outputs) == 1 {
+			b.store(t, dst)
+		} else {
+			b.add(o, dst)
+		}
+	}
+	return t.used, nil
+}
+
+func compilePad(b *builder, nodes []*model.Node) (int, error) {
+	n := nodes[0]
+	x, out := n.In(0), n.Outputs[0]
+	if !known(x, out) || x.Const != nil || n.Attrs.String("mode", "constant") != "constant" || out.Shape.Elems() < 1 {
+		return 0, errNoKernel
+	}
+	pads, ok := b.constInts(n.In(1))
+	if !ok {
+		return 0, errNoKernel
+	}
+	axes, ok := b.constInts(n.In(3))
+	if !ok {
+		if n.In(3) != nil {
+			return 0, errNoKernel
+		}
+		for i := range x.Shape {
+			axes = append(axes, i)
+		}
+	}
+	if len(pads) != 2*len(axes) {
+		return 0, errNoKernel
+	}
+	var value float32
+	if v := n.In(2); v != nil && v.Shape.Elems() > 0 {
+		if value, ok = b.constScalar(v); !ok {
+			return 0, errNoKernel
+		}
+	}
+	p := part{shape: slices.Clone(x.Shape), ds: contiguous(out.Shape), ss: contiguous(x.Shape)}
+	for i, a := range axes {
+		a, ok := normAxis(a, len(x.Shape))
+		if !ok {
+			return 0, errNoKernel
+		}
+		lo, hi := pads[i], pads[len(axes)+i]
+		// Negative padding crops.
+		if lo >= 0 {
+			p.dstOff += lo * p.ds[a]
+		} else {
+			p.srcOff -= lo * p.ss[a]
+		}
+		p.shape[a] += min(lo, 0) + min(hi, 0)
+		if p.shape[a] < 0 {
+			return 0, errNoKernel
+		}
+	}
+	return b.moved(nodes, []part{p}, &value)
+}
+
+func compileDepthToSpace(b *builder, nodes []*model.Node) (int, error) {
+	n := nodes[0]
+	x, out := n.In(0), n.Outputs[0]
+	k := n.Attrs.Int("blocksize", 0)
+	if !known(x, out) || x.Const != nil || len(x.Shape) != 4 || k < 1 || out.Shape.Elems() < 1 {
+		return 0, errNoKernel
+	}
+	N, C, H, W := x.Shape[0], x.Shape[1], x.Shape[2], x.Shape[3]
+	if n.Op == "SpaceToDepth" {
+		// out [N, k, k, C, H/k, W/k] from x [N, C, H/k, k, W/k, k].
+		h, w := H/k, W/k
+		shape := []int{N, k, k, C, h, w}
+		ss := []int{C * H * W, W, 1, H * W, k * W, k}
+		return b.moved(nodes, []part{{shape: shape, ds: contiguous(shape), ss: ss}}, nil)
+	}
+	c := C / (k * k)
+	shape := []int{N, c, H, k, W, k} // out
+	ss := []int{C * H * W, H * W, W, k * c * H * W, 1, c * H * W}
+	if n.Attrs.String("mode", "DCR") == "CRD" {
+		ss = []int{C * H * W, k * k * H * W, W, k * H * W, 1, H * W}
+	}
+	return b.moved(nodes, []part{{shape: shape, ds: contiguous(shape), ss: ss}}, nil)
+}
+
+// compileConcat joins tensors: along channels in the channel-blocked layout
+// when one of them is in it, else as plain tensors. 8-bit operands are joined
+// as codes; those with other parameters are requantized first.
+func compileConcat(b *builder, nodes []*model.Node) (int, error) {
+	n := nodes[0]
+	out := n.Outputs[0]
+	if !known(out) || !known(n.Inputs...) || !isFloat(out) || out.Shape.Elems() < 1 {
+		return 0, errNoKernel
+	}
+	axis, ok := normAxis(n.Attrs.Int("axis", 0), len(out.Shape))
+	if !ok {
+		return 0, errNoKernel
+	}
+	t := b.fuseQuantize(nodes)
+	lay, allDQ := plain, true
+	_, _, _, _, can := dims4(out.Shape)
+	for _, v := range n.Inputs {
+		if !isFloat(v) || len(v.Shape) != len(out.Shape) {
+			return 0, errNoKernel
+		}
+		if l, ok := b.peek(v); ok && l == c16 && axis == 1 && can {
+			lay = c16
+		}
+		if _, ok := b.dq[v]; !ok {
+			allDQ = false
+		}
+	}
+	asCodes := allDQ && t.quant
+	var dst *ten
+	if asCodes {
+		dst = b.newCodes(out.Shape, lay, t.q)
+	} else {
+		dst = b.newFloat(out.Shape, lay)
+	}
+	at := 0
+	ds := contiguous(out.Shape)
+	for _, v := range n.Inputs {
+		if v.Shape.Elems() == 0 {
+			continue
+		}
+		src, err := b.concatOperand(v, lay, asCodes, t.q)
+		if err != nil {
+			return 0, err
+		}
+		from := at
+		at += v.Shape[axis]
+		if lay == c16 {
+			b.emit(func(s *state) error {
+				if asCodes {
+					kernels.CopyChannelsC16(s.k, s.u8(dst), dst.c, from, s.u8(src), src.c, 0, src.c, dst.n, dst.h, dst.w)
+				} else {
+					kernels.CopyChannelsC16(s.k, s.f32(dst), dst.c, from, s.f32(src), src.c, 0, src.c, dst.n, dst.h, dst.w)
+				}
+				return nil
+			}, []*ten{dst}, []*ten{src})
+			continue
+		}
+		m := newMover(v.Shape, ds, contiguous(v.Shape), from*ds[axis], 0)
+		b.emit(func(s *state) error {
+			if asCodes {
+				m.u8(s, s.u8(dst), s.u8(src))
+			} else {
+				m.f32(s, s.f32(dst), s.f32(src))
+			}
+			return nil
+		}, []*ten{dst}, []*ten{src})
+	}
+	if asCodes {
+		b.add(t.out, dst)
+	} else {
+		b.store(t, dst)
+	}
+	return t.used, nil
+}
+
+func (b *builder) concatOperand(v *model.Value, lay layout, asCodes bool, q kernels.QParams) (*ten, error) {
+	if !asCodes {
+		return b.float(v, lay)
+	}
+	d := b.dq[v]
+	src, err := b.codes(d.codes, lay)
+	if err != nil || d.q == q {
+		return src, err
+	}
+	dst := b.newCodes(v.Shape, lay, q)
+	from := d.q
+	b.emit(func(s *state) error {
+		kernels.Requantize(s.k, s.u8(dst), q, s.u8(src), from)
+		return nil
+	}, []*ten{dst}, []*ten{src})
+	return dst, nil
+}

@@ -1,0 +1,122 @@
+package exec
+
+import (
+	"github.com/triune-sim/triune/kernels"
+	"github.com/triune-sim/triune/model"
+)
+
+func init() {
+	register(compilePool, "MaxPool", "AveragePool")
+	register(compileGlobalPool, "GlobalAveragePool", "GlobalMaxPool")
+}
+
+func compilePool(b *builder, nodes []*model.Node) (int, error) {
+	n := nodes[0]
+	x, out := n.In(0), n.Outputs[0]
+	if !known(x, out) || len(x.Shape) != len(out.Shape) || out.Shape.Elems() < 1 || len(n.Outputs) > 1 && n.Outputs[1] != nil {
+		return 0, errNoKernel
+	}
+	win, ok := windowOf(n, x.Shape, n.Attrs.Ints("kernel_shape", nil))
+	if !ok {
+		return 0, errNoKernel
+	}
+	countPad := n.Attrs.Int("count_include_pad", 0) != 0
+	if countPad && n.Attrs.Int("ceil_mode", 0) != 0 {
+		return 0, errNoKernel // windows may hang over the padding
+	}
+	images, c, h, w, _ := dims4(x.Shape)
+	_, _, oh, ow, _ := dims4(out.Shape)
+	s := kernels.PoolShape{
+		N: images, C: c, InH: h, InW: w, KH: win.kh, KW: win.kw, StrideH: win.sh, StrideW: win.sw,
+		PadTop: win.padTop, PadLeft: win.padLeft, PadBottom: win.padBottom, PadRight: win.padRight,
+		DilH: win.dh, DilW: win.dw, OutH: oh, OutW: ow, CountPad: countPad,
+	}
+	if n.Op == "MaxPool" {
+		if codes, q, used, ok := b.codesThrough(nodes); ok {
+			src, err := b.codes(codes, c16)
+			if err != nil {
+				return 0, err
+			}
+			dst := b.newCodes(out.Shape, c16, q)
+			b.emit(func(st *state) error {
+				kernels.MaxPoolC16U8(st.k, st.u8(dst), st.u8(src), s, q.Signed)
+				return nil
+			}, []*ten{dst}, []*ten{src})
+			b.add(nodes[used-1].Outputs[0], dst)
+			return used, nil
+		}
+	}
+	if !isFloat(x) {
+		return 0, errNoKernel
+	}
+	f := kernels.MaxPoolC16
+	if n.Op == "AveragePool" {
+		f = kernels.AvgPoolC16
+	}
+	return b.pooled(nodes, func(k *kernels.Ctx, dst, src []float32) { f(k, dst, src, s) })
+}
+
+func compileGlobalPool(b *builder, nodes []*model.Node) (int, error) {
+	n := nodes[0]
+	x := n.In(0)
+	if !isFloat(x) || !known(x, n.Outputs[0]) || len(x.Shape) < 3 || x.Shape.Elems() < 1 {
+		return 0, errNoKernel
+	}
+	images, c, h, w, ok := dims4(x.Shape)
+	if !ok {
+		return 0, errNoKernel
+	}
+	f := kernels.GlobalAvgPoolC16
+	if n.Op == "GlobalMaxPool" {
+		f = kernels.GlobalMaxPoolC16
+	}
+	return b.pooled(nodes, func(k *kernels.Ctx, dst, src []float32) { f(k, dst, src, images, c, h, w) })
+}
+
+// pooled compiles a function from a C16 tensor to a C16 tensor in the shape of
+// the node's output, with rounding and a fused quantize.
+func (b *builder) pooled(nodes []*model.Node, f func(k *kernels.Ctx, dst, src []float32)) (int, error) {
+	n := nodes[0]
+	t := b.fuseQuantize(nodes)
+	src, err := b.float(n.In(0), c16)
+	if err != nil {
+		return 0, err
+	}
+	dst := b.newFloat(n.Outputs[0].Shape, c16)
+	round := b.num.Round
+	b.emit(func(s *state) error {
+		d := s.f32(dst)
+		f(s.k, d, s.f32(src))
+		kernels.Finish(s.k, d, kernels.Activation{}, round)
+		return nil
+	}, []*ten{dst}, []*ten{src})
+	b.store(t, dst)
+	return t.used, nil
+}
+
+// codesThrough reports whether an operator that only selects among its
+// elements can work on the 8-bit codes of its input: because the input is
+// codes, or because the layer dequantizes it and quantizes the result with the
+// same parameters. used is the number of nodes that covers.
+func (b *builder) codesThrough(nodes []*model.Node) (codes *model.Value, q kernels.QParams, used int, ok bool) {
+	n := nodes[0]
+	x := n.In(0)
+	if d, isDQ := b.dq[x]; isDQ {
+		t := b.fuseQuantize(nodes)
+		if t.quant && t.q == d.q {
+			return d.codes, d.q, t.used, true
+		}
+		return nil, q, 0, false
+	}
+	if x == nil || x.Const != nil || x.DType != model.Int8 && x.DType != model.UInt8 {
+		return nil, q, 0, false
+	}
+	for _, t := range b.vals[x] {
+		if t.codes {
+			q = t.q
+			q.Signed = x.DType == model.Int8
+			return x, q, 1, true
+		}
+	}
+	return nil, q, 0, false
+}
