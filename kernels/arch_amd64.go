@@ -11,10 +11,22 @@ var avx512Level = level{
 	peakI8: peakI8Go, peakI8Ops: 8,
 }
 
+var avx512vnniLevel = level{
+	name: "avx512vnni",
+	f32:  avx512Level.f32,
+	i8:   microI8{maxP: 14, nb: 2, run: func(t *tileArgsI8) { tileI8VNNI512Table[t.nb-1][t.p-1](t) }},
+
+	peakF32: peakF32AVX512, peakF32Ops: 24 * 16 * 2,
+	peakI8: peakI8VNNI512, peakI8Ops: 24 * 64 * 2,
+}
+
 // archLevels returns the levels this processor can run, best first.
 func archLevels() []*level {
 	var ls []*level
 	if cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL && cpu.X86.HasFMA {
+		if cpu.X86.HasAVX512VNNI {
+			ls = append(ls, &avx512vnniLevel)
+		}
 		ls = append(ls, &avx512Level)
 	}
 	return append(ls, &genericLevel)

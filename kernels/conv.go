@@ -146,8 +146,9 @@ const (
 )
 
 // newConvPlan lays a validated shape out for elements of es bytes and
-// micro-kernels of nb blocks.
-func newConvPlan(s ConvShape, es, nb int, group4 bool) *convPlan {
+// micro-kernels of nb blocks. group4 pads taps to groups of four elements,
+// mustCopy keeps the micro-kernel off the source itself.
+func newConvPlan(s ConvShape, es, nb int, group4, mustCopy bool) *convPlan {
 	s = s.defaults()
 	p := &convPlan{s: s, es: es, oh: s.OutH(), ow: s.OutW(), ih: s.InH, iw: s.InW, group4: group4}
 	p.icBlocks, p.ocBlocks = ceilDiv(s.InC, Block), ceilDiv(s.OutC, Block)
@@ -160,6 +161,9 @@ func newConvPlan(s ConvShape, es, nb int, group4 bool) *convPlan {
 		p.via = viaPadded
 	default:
 		p.via = viaDirect
+		if mustCopy {
+			p.via = viaPadded
+		}
 		if one {
 			p.flat = true
 			p.oh, p.ow, p.ih, p.iw = 1, p.oh*p.ow, 1, p.ih*p.iw
@@ -181,7 +185,13 @@ func newConvPlan(s ConvShape, es, nb int, group4 bool) *convPlan {
 		p.rows = max(1, min(p.oh, r+1))
 		p.rows = ceilDiv(p.oh, ceilDiv(p.oh, p.rows)) // even chunks
 	}
+	if p.flat {
+		p.bufW = p.rows
+	}
 	p.bufRows = (p.rows-1)*s.StrideH + (s.KH-1)*s.DilH + 1
+	if p.flat {
+		p.bufRows = 1
+	}
 	p.bufLen = p.bufRows*p.bufW*chans + 2*Block
 	// Offsets of (ic block, kh, kw) from a position, in elements.
 	lineLen, planeRows := p.iw*Block, p.ih
@@ -264,10 +274,17 @@ func (p *convPlan) chunks() int {
 }
 
 // copyChunk fills buf with the input rows that output rows r0... need, padding
-// included.
-func copyChunk[T float32 | uint8](p *convPlan, buf, src []T, img, r0 int, pad T) {
+// included; of a flat plan, with the positions from c0 on.
+func copyChunk[T float32 | uint8](p *convPlan, buf, src []T, img, r0, c0 int, pad T) {
 	s := &p.s
 	hw := s.InH * s.InW
+	if p.flat {
+		n := min(p.rows, hw-c0) * Block
+		for b := 0; b < p.icBlocks; b++ {
+			copy(buf[b*p.bufW*Block:][:n], src[((img*p.icBlocks+b)*hw+c0)*Block:])
+		}
+		return
+	}
 	y0 := r0*s.StrideH - s.PadTop
 	// Columns of the buffer that exist in the source: [left, left+n).
 	left := min(s.PadLeft, p.bufW)

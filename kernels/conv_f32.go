@@ -47,7 +47,7 @@ func NewConvF32(s ConvShape, weights []float32, ep Epilogue) (*ConvF32, error) {
 		c.plan = &convPlan{s: s}
 		return c, nil
 	}
-	c.plan = newConvPlan(s, 4, c.mk.nb, false)
+	c.plan = newConvPlan(s, 4, c.mk.nb, false, false)
 	c.w = make([]float32, c.plan.wLen, c.plan.wLen+wSlack)
 	for ti, t := range c.plan.tiles {
 		d := c.w[t.w:]
@@ -157,7 +157,7 @@ func (t *convTask) RunPiece(i, worker int) {
 	} else {
 		buf := w.f32(p.bufLen)
 		if w.copied != chunk {
-			copyChunk(p, buf, t.src, img, r0, 0)
+			copyChunk(p, buf, t.src, img, r0, c0, 0)
 			w.copied = chunk
 		}
 		base = unsafe.Pointer(unsafe.SliceData(buf))

@@ -1,7 +1,7 @@
 package kernels
 
 import (
-	"fmt"
+	bin "encoding/binary"
 	"unsafe"
 )
 
@@ -19,27 +19,29 @@ type ConvI8Config struct {
 // ConvI8 is a convolution of 8-bit activations with int8 weights: exact int32
 // accumulation, then the float epilogue
 //
-//	y = float32(acc) * float32(In.Scale*WScale[oc])
-//	y = round(act(y + bias[oc] + residual))
-//	q = clamp(rint(y / Out.Scale) + Out.Zero)          (RunQ8 only)
+//	y = round(act(acc*s[oc] + bias[oc] + residual)),  s = In.Scale*WScale[oc]
 //
-// with every step rounded to float32 and no fused multiply-add, so the result
-// is the same bits on every instruction set (activations other than clamps are
-// approximated and may differ in the last bits). Immutable, safe for
-// concurrent use.
+// and for RunQ8
+//
+//	q = clamp(rint(y/Out.Scale) + Out.Zero)
+//
+// Where nothing rounds in between (no Round, and an activation that is a
+// clamp), RunQ8 works in units of the output scale, as fixed-function hardware
+// and ONNX Runtime do:
+//
+//	q = clamp(rint(acc*(s[oc]/Out.Scale) + bias[oc]/Out.Scale + residual/Out.Scale) + Out.Zero)
+//
+// Every step is rounded to float32 and none is a fused multiply-add, rint is
+// half to even, so the result is the same bits on every instruction set
+// (activations other than clamps are approximated and may differ in their last
+// bits). Immutable, safe for concurrent use.
 type ConvI8 struct {
-	plan  *convPlan
-	cfg   ConvI8Config
-	dw    *depthwiseI8
-	w     []int8
-	corr  []int32
-	scale []float32
-	bias  []float32
-	lo    float32
-	hi    float32
-	round Round
-	late  bool // activation runs after the micro-kernel, from float32 scratch
-	mk    microI8
+	epilogueI8
+	plan *convPlan
+	cfg  ConvI8Config
+	dw   *depthwiseI8
+	w    []int8
+	mk   microI8
 }
 
 // NewConvI8 packs an int8 convolution.
@@ -57,30 +59,17 @@ func NewConvI8(cfg ConvI8Config) (*ConvI8, error) {
 	}
 	c := &ConvI8{mk: cur.i8, cfg: cfg}
 	c.cfg.Shape = s
-	var clip bool
-	c.lo, c.hi, clip = cfg.Act.clip()
-	c.late = !clip
-	if clip {
-		c.round = cfg.Round
-	}
-	oc := ceilDiv(s.OutC, Block) * Block
-	c.corr, c.scale, c.bias = make([]int32, oc), make([]float32, oc), make([]float32, oc)
-	copy(c.bias, cfg.Bias)
 	per := len(cfg.Weights) / s.OutC
-	zp := cfg.In.zeroU8()
-	for o := 0; o < s.OutC; o++ {
-		c.scale[o] = cfg.In.Scale * cfg.WScale[o%len(cfg.WScale)]
-		var sum int32
-		for _, v := range cfg.Weights[o*per : (o+1)*per] {
-			sum += int32(v)
-		}
-		c.corr[o] = -zp * sum
+	sums := make([]int32, s.OutC)
+	for i, v := range cfg.Weights {
+		sums[i/per] += int32(v)
 	}
+	c.epilogueI8 = newEpilogueI8(s.OutC, cfg.WScale, cfg.In, cfg.Out, cfg.Epilogue, sums)
 	if s.isDepthwise() {
 		c.plan = &convPlan{s: s}
 		c.dw = newDepthwiseI8(s, cfg.Weights)
 	} else {
-		c.plan = newConvPlan(s, 1, c.mk.nb, true)
+		c.plan = newConvPlan(s, 1, c.mk.nb, true, cfg.In.Signed)
 		c.w = make([]int8, c.plan.wLen, c.plan.wLen+4*wSlack)
 		for ti, t := range c.plan.tiles {
 			d := c.w[t.w:]
@@ -101,65 +90,12 @@ func NewConvI8(cfg ConvI8Config) (*ConvI8, error) {
 	return c, nil
 }
 
-// zeroU8 is the zero point in the unsigned domain the multiplier works in.
-func (q QParams) zeroU8() int32 {
-	if q.Signed {
-		return q.Zero + 128
-	}
-	return q.Zero
-}
-
-// flip is what turns a raw byte into the unsigned domain, by exclusive or.
-func (q QParams) flip() uint8 {
-	if q.Signed {
-		return 0x80
-	}
-	return 0
-}
-
-func (q QParams) check(what string) error {
-	lo, hi := q.Range()
-	if !(q.Scale > 0) || q.Scale > maxFloat32 {
-		return fmt.Errorf("kernels: %s scale is %v, must be finite and positive", what, q.Scale)
-	}
-	if q.Zero < lo || q.Zero > hi {
-		return fmt.Errorf("kernels: %s zero point is %d, must be %d to %d", what, q.Zero, lo, hi)
-	}
-	return nil
-}
-
-const maxFloat32 = 3.4028234663852886e38
-
-// maxSum is the longest sum that cannot leave int32: 255*128*maxSum < 2^31.
-const maxSum = 65793
-
-func checkI8(outC, sum int, wScale []float32, in, out QParams, ep Epilogue) error {
-	if len(wScale) != 1 && len(wScale) != outC {
-		return fmt.Errorf("kernels: weight scales have %d values, need 1 or %d", len(wScale), outC)
-	}
-	if err := in.check("input"); err != nil {
-		return err
-	}
-	if out != (QParams{}) {
-		if err := out.check("output"); err != nil {
-			return err
-		}
-	}
-	if sum > maxSum {
-		return fmt.Errorf("kernels: an int8 sum of %d products can leave int32, must be at most %d", sum, maxSum)
-	}
-	if ep.Round > RoundF16Sat || !ep.Act.valid() {
-		return fmt.Errorf("kernels: epilogue has unknown activation %d or rounding %d", ep.Act.Kind, ep.Round)
-	}
-	return nil
-}
-
 // Shape returns the geometry.
 func (c *ConvI8) Shape() ConvShape { return c.cfg.Shape }
 
 // WeightBytes returns the bytes of the packed weights, scales and biases.
 func (c *ConvI8) WeightBytes() int {
-	n := len(c.w) + 12*len(c.bias)
+	n := len(c.w) + c.epilogueI8.bytes()
 	if c.dw != nil {
 		n += len(c.dw.w)
 	}
@@ -194,41 +130,6 @@ func (c *ConvI8) lateLen() int {
 	return c.plan.rows * c.plan.ow * Block * c.mk.nb
 }
 
-// outSpec is where a result goes: exactly one of the slices is set.
-type outSpec struct {
-	i32 []int32
-	f32 []float32
-	q8  []uint8
-}
-
-func (o outSpec) kind() int64 {
-	switch {
-	case o.i32 != nil:
-		return outI32
-	case o.f32 != nil:
-		return outF32
-	}
-	return outQ8
-}
-
-// at returns the address of element i and the element's bytes.
-func (o outSpec) at(i int) unsafe.Pointer {
-	switch {
-	case o.i32 != nil:
-		return unsafe.Pointer(&o.i32[i])
-	case o.f32 != nil:
-		return unsafe.Pointer(&o.f32[i])
-	}
-	return unsafe.Pointer(&o.q8[i])
-}
-
-func (o outSpec) size() int64 {
-	if o.i32 != nil || o.f32 != nil {
-		return 4
-	}
-	return 1
-}
-
 type convI8Task struct {
 	c             *ConvI8
 	ctx           *Ctx
@@ -246,7 +147,7 @@ func (c *ConvI8) RunF32(ctx *Ctx, dst []float32, src []uint8, res Residual, n in
 
 // RunQ8 computes n images to bytes quantised with Out (C16).
 func (c *ConvI8) RunQ8(ctx *Ctx, dst []uint8, src []uint8, res Residual, n int) {
-	if c.cfg.Out == (QParams{}) {
+	if c.out == (QParams{}) {
 		panic("kernels: RunQ8 of an int8 convolution built without Out")
 	}
 	need("int8 convolution dst", len(dst), c.cfg.Shape.DstLen(n))
@@ -299,7 +200,7 @@ func (t *convI8Task) RunPiece(i, worker int) {
 		r0, r1, c0, c1 = 0, 1, ck*p.rows, min((ck+1)*p.rows, p.ow)
 	}
 	base := unsafe.Pointer(unsafe.SliceData(t.src))
-	lineLen, posLen, rowOff := p.iw*Block, Block, 0
+	lineLen, posLen, rowOff, colOff := p.iw*Block, Block, 0, 0
 	var scratch []uint8
 	if n := c.ScratchBytes(); n > 0 {
 		scratch = w.u8(n)
@@ -309,11 +210,15 @@ func (t *convI8Task) RunPiece(i, worker int) {
 	} else {
 		buf := scratch[:p.bufLen]
 		if w.copied != chunk {
-			copyChunk(p, buf, t.src, img, r0, uint8(c.cfg.In.Zero))
+			copyChunk(p, buf, t.src, img, r0, c0, uint8(c.in.Zero))
+			flipBytes(buf, c.in.flip())
 			w.copied = chunk
 		}
 		base = unsafe.Pointer(&buf[0])
 		lineLen, posLen, rowOff = p.bufW*p.bufC, p.bufC, r0
+		if p.flat {
+			colOff = c0
+		}
 	}
 	a := &w.tileI8
 	a.stride = int64(s.StrideW * posLen)
@@ -324,7 +229,6 @@ func (t *convI8Task) RunPiece(i, worker int) {
 	count := (r1-1)*p.ow + c1 - first
 	if late {
 		lateBuf = unsafe.Slice((*float32)(unsafe.Pointer(&scratch[c.lateOff()])), c.lateLen())
-		a.out = outF32
 		a.dstride, a.dblock = 4*Block, int64(4*count*Block)
 	} else {
 		a.dstride, a.dblock = t.out.size()*Block, t.out.size()*int64(outHW*Block)
@@ -342,9 +246,7 @@ func (t *convI8Task) RunPiece(i, worker int) {
 		tl := &p.tiles[ti]
 		a.taps, a.ntaps = &p.taps[tl.tap0], int64(tl.tapN)
 		a.w = unsafe.Pointer(&c.w[tl.w])
-		a.corr = unsafe.Pointer(&c.corr[tl.block*Block])
-		a.scale = unsafe.Pointer(&c.scale[tl.block*Block])
-		a.bias = unsafe.Pointer(&c.bias[tl.block*Block])
+		c.channel(a, tl.block*Block)
 		a.nb = int64(tl.nb)
 		dst0 := (img*p.ocBlocks + tl.block) * outHW // in positions
 		emit := func(pos int) {
@@ -371,7 +273,7 @@ func (t *convI8Task) RunPiece(i, worker int) {
 			}
 			for col, left := c0, c1-c0; left > 0; {
 				n := splitEven(left, c.mk.maxP)
-				a.a = unsafe.Add(rowBase, col*s.StrideW*posLen)
+				a.a = unsafe.Add(rowBase, (col-colOff)*s.StrideW*posLen)
 				a.b = unsafe.Add(a.a, secondGroup(n)*a.stride)
 				a.p = int64(n)
 				emit(r*p.ow + col)
@@ -386,34 +288,6 @@ func (t *convI8Task) RunPiece(i, worker int) {
 		}
 	}
 	*a = tileArgsI8{}
-}
-
-// fill sets the arguments that do not change from tile to tile.
-func (c *ConvI8) fill(a *tileArgsI8, out outSpec, res Residual) {
-	a.flip = int64(c.cfg.In.flip()) * 0x01010101
-	a.lo, a.hi, a.round, a.lanes, a.out = c.lo, c.hi, int64(c.round), Block, out.kind()
-	a.setQuant(c.cfg.Out, res)
-}
-
-func (a *tileArgsI8) setQuant(q QParams, res Residual) {
-	if res.Q8 != nil && res.F32 == nil {
-		a.rq8 = 1
-		a.rscale, a.rzero, a.rflip = res.Q.Scale, res.Q.zeroU8(), int64(res.Q.flip())
-	}
-	a.qscale, a.qzero, a.qflip = q.Scale, q.zeroU8(), int32(q.flip())
-	if q.Scale != 0 {
-		a.qinv = 1 / q.Scale
-	}
-}
-
-// finishLate applies the rest of the epilogue to x and stores it at off.
-func (c *ConvI8) finishLate(out outSpec, off int, x []float32) {
-	finish(x, c.cfg.Act, c.cfg.Round)
-	if out.f32 != nil {
-		copy(out.f32[off:], x)
-		return
-	}
-	quantize(out.q8[off:off+len(x)], x, c.cfg.Out)
 }
 
 // depthwiseI8 holds depthwise weights as [C/16][KH*KW][16].
@@ -439,7 +313,7 @@ func (d *depthwiseI8) run(ctx *Ctx, c *ConvI8, out outSpec, src []uint8, res Res
 	s := &d.s
 	cb := ceilDiv(s.InC, Block)
 	oh, ow := s.OutH(), s.OutW()
-	flip, zp := c.cfg.In.flip(), c.cfg.In.zeroU8()
+	flip, zp := c.in.flip(), c.in.zeroU8()
 	ctx.pool.For(n*cb, func(i int) {
 		b := i % cb
 		w := d.w[b*s.KH*s.KW*Block:]
@@ -448,10 +322,7 @@ func (d *depthwiseI8) run(ctx *Ctx, c *ConvI8, out outSpec, src []uint8, res Res
 		var late [Block]float32
 		var a tileArgsI8
 		c.fill(&a, out, res)
-		a.scale, a.bias = unsafe.Pointer(&c.scale[b*Block]), unsafe.Pointer(&c.bias[b*Block])
-		if c.late && out.i32 == nil {
-			a.out = outF32
-		}
+		c.channel(&a, b*Block)
 		for y := 0; y < oh; y++ {
 			for x := 0; x < ow; x++ {
 				sum := *corr
@@ -489,4 +360,18 @@ func (d *depthwiseI8) run(ctx *Ctx, c *ConvI8, out outSpec, src []uint8, res Res
 			}
 		}
 	})
+}
+
+// flipBytes turns signed bytes into the unsigned domain, or does nothing.
+func flipBytes(b []uint8, flip uint8) {
+	if flip == 0 {
+		return
+	}
+	for len(b) >= 8 {
+		bin.LittleEndian.PutUint64(b, bin.LittleEndian.Uint64(b)^0x8080808080808080)
+		b = b[8:]
+	}
+	for i := range b {
+		b[i] ^= flip
+	}
 }

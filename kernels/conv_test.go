@@ -292,15 +292,41 @@ func TestConvI8(t *testing.T) {
 					}
 					y += float32(float32(v-res.Q.Zero) * res.Q.Scale)
 				}
+				yRaw := y
 				y = float32(roundTo(cfg.Round, float64(cfg.Act.Apply(y))))
 				if f[at] != y {
 					t.Fatalf("%v: float %d is %v, want %v", c, j, f[at], y)
 				}
 				qlo, qhi := cfg.Out.Range()
-				wantQ := min(max(math.RoundToEven(float64(y/cfg.Out.Scale))+float64(cfg.Out.Zero), float64(qlo)), float64(qhi))
+				units := y / cfg.Out.Scale
+				if cfg.Round == RoundNone {
+					// One multiplier for each term, in units of the output scale.
+					units = float32(float32(acc[at]) * (float32(in.Scale*cfg.WScale[oc]) / cfg.Out.Scale))
+					if cfg.Bias != nil {
+						units += cfg.Bias[oc] / cfg.Out.Scale
+					}
+					if res.F32 != nil {
+						units += float32(res.F32[at] * (1 / cfg.Out.Scale))
+					} else if res.Q8 != nil {
+						v := int32(res.Q8[at])
+						if res.Q.Signed {
+							v = int32(int8(res.Q8[at]))
+						}
+						units += float32(float32(v-res.Q.Zero) * (res.Q.Scale / cfg.Out.Scale))
+					}
+					act := cfg.Act
+					if act.Kind == ActClip {
+						act.A, act.B = act.A/cfg.Out.Scale, act.B/cfg.Out.Scale
+					}
+					units = act.Apply(units)
+				}
+				wantQ := min(max(math.RoundToEven(float64(units))+float64(cfg.Out.Zero), float64(qlo)), float64(qhi))
 				gotQ := float64(q[at])
 				if cfg.Out.Signed {
 					gotQ = float64(int8(q[at]))
+				}
+				if math.Abs(gotQ-min(max(float64(cfg.Act.Apply(yRaw)/cfg.Out.Scale)+float64(cfg.Out.Zero), float64(qlo)), float64(qhi))) > 0.52 && cfg.Round == RoundNone {
+					t.Fatalf("%v: byte %d is %v, far from %v", c, j, gotQ, yRaw/cfg.Out.Scale)
 				}
 				if gotQ != wantQ {
 					t.Fatalf("%v: byte %d is %v, want %v (from %v)", c, j, gotQ, wantQ, y)

@@ -314,17 +314,12 @@ type LinearI8Config struct {
 // LinearI8 is A[M,K] x W[K,N] of 8-bit activations and int8 weights, exact in
 // int32, with the epilogue of [ConvI8]. Immutable, safe for concurrent use.
 type LinearI8 struct {
-	cfg   LinearI8Config
-	kp    int // K rounded up to 4
-	w     []int8
-	corr  []int32
-	scale []float32
-	bias  []float32
-	lo    float32
-	hi    float32
-	late  bool
-	tap   [1]tap
-	mk    microI8
+	epilogueI8
+	cfg LinearI8Config
+	kp  int // K rounded up to 4
+	w   []int8
+	tap [1]tap
+	mk  microI8
 }
 
 // NewLinearI8 packs an int8 linear layer.
@@ -336,22 +331,16 @@ func NewLinearI8(cfg LinearI8Config) (*LinearI8, error) {
 		return nil, err
 	}
 	l := &LinearI8{cfg: cfg, kp: (cfg.K + 3) &^ 3, mk: cur.i8}
-	var clip bool
-	l.lo, l.hi, clip = cfg.Act.clip()
-	l.late = !clip
 	np := ceilDiv(cfg.N, Block) * Block
-	l.corr, l.scale, l.bias = make([]int32, np), make([]float32, np), make([]float32, np)
-	copy(l.bias, cfg.Bias)
+	sums := make([]int32, cfg.N)
 	l.w = make([]int8, np*l.kp, np*l.kp+4*wSlack)
 	l.tap[0] = tap{0, int64(l.kp / 4)}
 	blocks, nb := np/Block, l.mk.nb
 	for n := 0; n < cfg.N; n++ {
-		l.scale[n] = cfg.In.Scale * cfg.WScale[n%len(cfg.WScale)]
 		b := n / Block / nb * nb
 		width := min(nb, blocks-b) * Block
 		d := l.w[b*Block*l.kp:]
 		j := n - b*Block
-		var sum int32
 		for k := 0; k < cfg.K; k++ {
 			var v int8
 			if cfg.Order == KN {
@@ -359,17 +348,17 @@ func NewLinearI8(cfg LinearI8Config) (*LinearI8, error) {
 			} else {
 				v = cfg.Weights[n*cfg.K+k]
 			}
-			sum += int32(v)
+			sums[n] += int32(v)
 			d[(k/4*width+j)*4+k%4] = v
 		}
-		l.corr[n] = -cfg.In.zeroU8() * sum
 	}
+	l.epilogueI8 = newEpilogueI8(cfg.N, cfg.WScale, cfg.In, cfg.Out, cfg.Epilogue, sums)
 	l.cfg.Weights = nil
 	return l, nil
 }
 
 // WeightBytes returns the bytes of the packed weights, scales and biases.
-func (l *LinearI8) WeightBytes() int { return len(l.w) + 12*len(l.bias) }
+func (l *LinearI8) WeightBytes() int { return len(l.w) + l.epilogueI8.bytes() }
 
 // ScratchBytes returns the bytes of scratch that Run needs in each worker.
 func (l *LinearI8) ScratchBytes() int {
@@ -384,7 +373,7 @@ func (l *LinearI8) RunF32(ctx *Ctx, dst []float32, a []uint8, res Residual, m in
 
 // RunQ8 computes m rows to bytes quantised with Out.
 func (l *LinearI8) RunQ8(ctx *Ctx, dst []uint8, a []uint8, res Residual, m int) {
-	if l.cfg.Out == (QParams{}) {
+	if l.out == (QParams{}) {
 		panic("kernels: RunQ8 of an int8 linear layer built without Out")
 	}
 	need("int8 linear dst", len(dst), m*l.cfg.N)
@@ -444,18 +433,14 @@ func (t *gemmI8Task) RunPiece(i, worker int) {
 	for r := 0; r < rows; r++ {
 		d := buf[r*as : r*as+l.kp]
 		copy(d, t.a[(m0+r)*l.cfg.K:][:l.cfg.K])
+		flipBytes(d[:l.cfg.K], l.in.flip())
 		clear(d[l.cfg.K:])
 	}
 	lateAt := (l.mk.maxP*as + 63) &^ 63
 	a := &w.tileI8
 	a.stride = int64(as)
-	a.flip = int64(l.cfg.In.flip()) * 0x01010101
-	a.lo, a.hi, a.out = l.lo, l.hi, t.out.kind()
-	if !l.late {
-		a.round = int64(l.cfg.Round)
-	}
-	a.setQuant(l.cfg.Out, t.res)
-	late := l.late && a.out != outI32
+	l.fill(a, t.out, t.res)
+	late := l.late && t.out.kind() != outI32
 	rs := int64(4)
 	if a.rq8 != 0 {
 		rs = 1
@@ -463,7 +448,7 @@ func (t *gemmI8Task) RunPiece(i, worker int) {
 	a.rstride, a.rblock = rs*int64(n), rs*Block
 	a.dstride, a.dblock = t.out.size()*int64(n), t.out.size()*Block
 	if late {
-		a.out, a.dstride, a.dblock = outF32, int64(4*Block*nb), 4*Block
+		a.dstride, a.dblock = int64(4*Block*nb), 4*Block
 	}
 	a.taps, a.ntaps = &l.tap[0], 1
 	a.p = int64(rows)
@@ -475,9 +460,7 @@ func (t *gemmI8Task) RunPiece(i, worker int) {
 		a.nb = int64(blocks)
 		a.lanes = int64(min(Block, n-col-(blocks-1)*Block))
 		a.w = unsafe.Pointer(&l.w[col*l.kp])
-		a.corr = unsafe.Pointer(&l.corr[col])
-		a.scale = unsafe.Pointer(&l.scale[col])
-		a.bias = unsafe.Pointer(&l.bias[col])
+		l.channel(a, col)
 		at := m0*n + col
 		if t.res.F32 != nil {
 			a.res = unsafe.Pointer(&t.res.F32[at])
@@ -494,12 +477,7 @@ func (t *gemmI8Task) RunPiece(i, worker int) {
 		valid := min(nb*Block, n-col)
 		for r := 0; r < rows; r++ {
 			x := unsafe.Slice((*float32)(unsafe.Add(a.dst, int64(r)*a.dstride)), valid)
-			finish(x, l.cfg.Act, l.cfg.Round)
-			if t.out.f32 != nil {
-				copy(t.out.f32[at+r*n:], x)
-			} else {
-				quantize(t.out.q8[at+r*n:at+r*n+valid], x, l.cfg.Out)
-			}
+			l.finishLate(t.out, at+r*n, x)
 		}
 	}
 	*a = tileArgsI8{}

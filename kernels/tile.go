@@ -1,6 +1,9 @@
 package kernels
 
-import "unsafe"
+import (
+	"math"
+	"unsafe"
+)
 
 // The micro-kernel contract. Convolution, linear layers and batched products
 // all come down to one operation: for P output positions (at most the level's
@@ -131,8 +134,9 @@ const (
 )
 
 // tileArgsI8 are the arguments of the int8 micro-kernels: u8 activations
-// times s8 weights, summed exactly in int32 (modulo 2^32). t.n counts groups of
-// four bytes; weights are [k/4][16*nb][4]. Assembly reads it by offset.
+// times s8 weights, summed exactly in int32 (modulo 2^32). tap.n counts groups
+// of four bytes; weights are [k/4][16*nb][4]. Assembly reads it by offset (the
+// first fields are those of tileArgs).
 type tileArgsI8 struct {
 	a, b    unsafe.Pointer
 	stride  int64 // bytes between positions
@@ -144,25 +148,27 @@ type tileArgsI8 struct {
 	dblock  int64
 	res     unsafe.Pointer // float32 or byte residual, nil for none
 	corr    unsafe.Pointer // int32 start value per channel
-	scale   unsafe.Pointer // float32 per channel
-	bias    unsafe.Pointer // float32 per channel
 	lo, hi  float32
 	round   int64
 	lanes   int64
 	p       int64
 	nb      int64
-	flip    int64   // 0x80808080 repeated for signed activations, else 0
-	out     int64   // outI32, outF32, outQ8
-	rq8     int64   // residual is bytes
-	rstride int64   // bytes between positions of res
-	rblock  int64   // bytes between blocks of res
-	rscale  float32 // residual quantisation
-	rzero   int32
-	rflip   int64 // 0x80 when the residual bytes are signed
-	qscale  float32
-	qinv    float32 // float32(1/qscale)
-	qzero   int32   // in the unsigned domain
-	qflip   int32   // 0x80 when the output bytes are signed
+	scale   unsafe.Pointer // float32 per channel
+	bias    unsafe.Pointer // float32 per channel
+	out     int64          // outI32, outF32, outQ8
+	fused   int64          // outQ8: the value is in units of the output scale already
+	rq8     int64          // residual is bytes
+	rstride int64          // bytes between positions of res
+	rblock  int64          // bytes between blocks of res
+	rscale  float32        // factor of the residual
+	rzero   int32          // zero point of a byte residual, unsigned domain
+	rflip   int32          // 0x80 when the residual bytes are signed
+	qadd    int32          // zero point of the output bytes as stored
+	qscale  float32        // output scale
+	qinv    float32        // float32(1/qscale)
+	qzero   int32          // output zero point, unsigned domain
+	qlo     float32        // -qzero
+	qhi     float32        // 255 - qzero
 }
 
 // microI8 is one level's int8 micro-kernel.
@@ -175,7 +181,6 @@ type microI8 struct {
 func tileI8Go(t *tileArgsI8) {
 	taps := unsafe.Slice(t.taps, t.ntaps)
 	p1 := (t.p + 1) / 2
-	flip := uint8(t.flip)
 	for blk := int64(0); blk < t.nb; blk++ {
 		lanes := 16
 		if blk == t.nb-1 {
@@ -192,7 +197,7 @@ func tileI8Go(t *tileArgsI8) {
 				y := unsafe.Add(x, tp.off)
 				for k := int64(0); k < tp.n; k++ {
 					v := (*[4]uint8)(unsafe.Add(y, 4*k))
-					v0, v1, v2, v3 := int32(v[0]^flip), int32(v[1]^flip), int32(v[2]^flip), int32(v[3]^flip)
+					v0, v1, v2, v3 := int32(v[0]), int32(v[1]), int32(v[2]), int32(v[3])
 					wv := (*[64]int8)(w)
 					for j := range s {
 						s[j] += v0*int32(wv[4*j]) + v1*int32(wv[4*j+1]) + v2*int32(wv[4*j+2]) + v3*int32(wv[4*j+3])
@@ -222,7 +227,7 @@ func (t *tileArgsI8) store(s *[16]int32, p, blk int64, lanes int) {
 				q := int32(*(*uint8)(unsafe.Add(r, j))^uint8(t.rflip)) - t.rzero
 				v += float32(float32(q) * t.rscale)
 			} else {
-				v += *(*float32)(unsafe.Add(r, 4*j))
+				v += float32(*(*float32)(unsafe.Add(r, 4*j)) * t.rscale)
 			}
 		}
 		if v < t.lo {
@@ -237,10 +242,13 @@ func (t *tileArgsI8) store(s *[16]int32, p, blk int64, lanes int) {
 		case RoundF16Sat:
 			v = round16sat(v)
 		}
-		if t.out == outF32 {
+		switch {
+		case t.out == outF32:
 			*(*float32)(unsafe.Add(d, 4*j)) = v
-		} else {
-			*(*uint8)(unsafe.Add(d, j)) = quantU8(v, t.qscale, t.qzero) ^ uint8(t.qflip)
+		case t.fused != 0:
+			*(*uint8)(unsafe.Add(d, j)) = uint8(int32(math.RoundToEven(float64(v))) + t.qadd)
+		default:
+			*(*uint8)(unsafe.Add(d, j)) = quantU8(v, t.qscale, t.qzero) + uint8(t.qadd-t.qzero)
 		}
 	}
 }

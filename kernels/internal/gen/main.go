@@ -81,6 +81,7 @@ func main() {
 		gen  func(*asm)
 	}{
 		{"zf32_avx512_amd64", genF32AVX512},
+		{"zi8_avx512_amd64", genI8AVX512},
 	}
 	for _, f := range files {
 		a := &asm{Context: build.NewContext()}
