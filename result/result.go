@@ -49,8 +49,8 @@ type Prediction struct {
 	FloorEnergyMJ float64 `json:"floor_energy_mj"`
 	IdleEnergyMJ  float64 `json:"idle_energy_mj"`
 
-	// Exact is true when no plan of the policy's objective is better;
-	// otherwise GapPct bounds by how much one might be.
+	// Exact is false when a search had to be cut short; GapPct then bounds how
+	// far the plan may be above the best one, in percent of a lower bound.
 	Exact  bool    `json:"exact"`
 	GapPct float64 `json:"gap_pct"`
 
