@@ -2,10 +2,22 @@ package kernels
 
 import "golang.org/x/sys/cpu"
 
+var dwAVX512 = microDW{
+	sizes: []int{28, 24, 20, 16, 14, 12, 10, 8, 7, 6, 5, 4, 3, 2, 1},
+	run: func(t *tileArgs, strideW int) {
+		if strideW > 2 {
+			dwF32Go(t, strideW)
+			return
+		}
+		dwF32AVX512Table[strideW-1][t.p-1](t)
+	},
+}
+
 var avx512Level = level{
 	name: "avx512",
 	f32:  microF32{maxP: 14, nb: 2, run: func(t *tileArgs) { tileF32AVX512Table[t.nb-1][t.p-1](t) }},
 	i8:   microI8{maxP: 4, nb: 1, run: tileI8Go},
+	dw:   dwAVX512,
 
 	peakF32: peakF32AVX512, peakF32Ops: 24 * 16 * 2,
 	peakI8: peakI8Go, peakI8Ops: 8,
@@ -15,6 +27,7 @@ var avx512vnniLevel = level{
 	name: "avx512vnni",
 	f32:  avx512Level.f32,
 	i8:   microI8{maxP: 14, nb: 2, run: func(t *tileArgsI8) { tileI8VNNI512Table[t.nb-1][t.p-1](t) }},
+	dw:   dwAVX512,
 
 	peakF32: peakF32AVX512, peakF32Ops: 24 * 16 * 2,
 	peakI8: peakI8VNNI512, peakI8Ops: 24 * 64 * 2,

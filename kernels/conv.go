@@ -101,9 +101,9 @@ func (s ConvShape) Validate() error {
 
 // The way the source of a convolution reaches the micro-kernel.
 const (
-	viaDirect  = iota // read the C16 source in place (no padding)
-	viaPadded         // copy a chunk of rows, with its padding, to scratch
-	viaCompact        // the same with fewer than 16 channels side by side
+	viaDirect = iota // read the C16 source in place (no padding)
+	viaPadded        // copy a chunk of rows, with its padding, to scratch
+	viaPlanar        // the same from few channels, as separate planes
 )
 
 // ocTile is one or two blocks of 16 output channels computed together.
@@ -156,7 +156,7 @@ func newConvPlan(s ConvShape, es, nb int, group4, mustCopy bool) *convPlan {
 	one := s.KH == 1 && s.KW == 1 && s.StrideH == 1 && s.StrideW == 1
 	switch {
 	case s.InPlain || (s.InC < Block && s.Groups == 1 && !(one && !padded)):
-		p.via = viaCompact
+		p.via = viaPlanar
 	case padded:
 		p.via = viaPadded
 	default:
@@ -173,8 +173,8 @@ func newConvPlan(s ConvShape, es, nb int, group4, mustCopy bool) *convPlan {
 	budget := min(max(weights, chunkMin), chunkMax)
 	p.bufC = Block
 	chans := p.icBlocks * Block
-	if p.via == viaCompact {
-		p.bufC, chans = s.InC, s.InC
+	if p.via == viaPlanar {
+		p.bufC, chans = 1, s.InC
 	}
 	p.bufW = (p.ow-1)*s.StrideW + (s.KW-1)*s.DilW + 1
 	if p.flat {
@@ -219,14 +219,17 @@ func newConvPlan(s ConvShape, es, nb int, group4, mustCopy bool) *convPlan {
 			}
 			p.taps = append(p.taps, tap{int64(off * es), int64(n)})
 		}
-		if p.via == viaCompact {
-			for kh := 0; kh < s.KH; kh++ {
-				if s.DilW == 1 {
-					add(kh*s.DilH*lineLen, s.KW*s.InC, func(k int) tapElem { return tapElem{k % s.InC, kh, k / s.InC} })
-					continue
-				}
-				for kw := 0; kw < s.KW; kw++ {
-					add(kh*s.DilH*lineLen+kw*s.DilW*s.InC, s.InC, func(k int) tapElem { return tapElem{k, kh, kw} })
+		if p.via == viaPlanar {
+			for ic := 0; ic < s.InC; ic++ {
+				for kh := 0; kh < s.KH; kh++ {
+					off := (ic*p.bufRows + kh*s.DilH) * p.bufW
+					if s.DilW == 1 {
+						add(off, s.KW, func(k int) tapElem { return tapElem{ic, kh, k} })
+						continue
+					}
+					for kw := 0; kw < s.KW; kw++ {
+						add(off+kw*s.DilW, 1, func(int) tapElem { return tapElem{ic, kh, kw} })
+					}
 				}
 			}
 		} else {
@@ -294,34 +297,29 @@ func copyChunk[T float32 | uint8](p *convPlan, buf, src []T, img, r0, c0 int, pa
 			b[i] = pad
 		}
 	}
-	if p.via == viaCompact {
-		c := s.InC
-		line := p.bufW * c
-		for r := 0; r < p.bufRows; r++ {
-			d := buf[r*line : (r+1)*line]
-			y := y0 + r
-			if y < 0 || y >= s.InH {
-				fill(d)
-				continue
-			}
-			fill(d[:left*c])
-			fill(d[(left+n)*c:])
-			d = d[left*c : (left+n)*c]
-			if s.InPlain {
-				for ch := 0; ch < c; ch++ {
-					row := src[(img*c+ch)*hw+y*s.InW:][:n]
-					for x, v := range row {
-						d[x*c+ch] = v
-					}
+	if p.via == viaPlanar {
+		for c := 0; c < s.InC; c++ {
+			for r := 0; r < p.bufRows; r++ {
+				d := buf[(c*p.bufRows+r)*p.bufW:][:p.bufW]
+				y := y0 + r
+				if y < 0 || y >= s.InH {
+					fill(d)
+					continue
 				}
-				continue
-			}
-			row := src[(img*s.InH+y)*s.InW*Block:][:n*Block]
-			for x := 0; x < n; x++ {
-				copy(d[x*c:(x+1)*c], row[x*Block:])
+				fill(d[:left])
+				fill(d[left+n:])
+				d = d[left : left+n]
+				if s.InPlain {
+					copy(d, src[(img*s.InC+c)*hw+y*s.InW:])
+					continue
+				}
+				row := src[(img*s.InH+y)*s.InW*Block+c:]
+				for x := range d {
+					d[x] = row[x*Block]
+				}
 			}
 		}
-		fill(buf[p.bufRows*line : p.bufLen])
+		fill(buf[s.InC*p.bufRows*p.bufW : p.bufLen])
 		return
 	}
 	line := p.bufW * Block

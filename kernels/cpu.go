@@ -7,6 +7,7 @@ type level struct {
 	name string
 	f32  microF32
 	i8   microI8
+	dw   microDW
 	// Register-only loops and the operations of one iteration.
 	peakF32, peakI8       func(n int64)
 	peakF32Ops, peakI8Ops float64
@@ -16,6 +17,7 @@ var genericLevel = level{
 	name: "generic",
 	f32:  microF32{maxP: 4, nb: 1, run: tileF32Go},
 	i8:   microI8{maxP: 4, nb: 1, run: tileI8Go},
+	dw:   microDW{sizes: []int{8, 4, 2, 1}, run: dwF32Go},
 
 	peakF32: peakF32Go, peakF32Ops: 8,
 	peakI8: peakI8Go, peakI8Ops: 8,

@@ -11,6 +11,7 @@ type Ctx struct {
 	pool    *Pool
 	workers []workerState
 	conv    convTask
+	dw      dwTask
 	convI8  convI8Task
 	gemm    gemmTask
 	gemmI8  gemmI8Task

@@ -1,15 +1,159 @@
 package kernels
 
+import (
+	"slices"
+	"unsafe"
+)
+
+// dwGeom is the walk of a depthwise convolution over one block of 16 channels.
+// Unless there is no padding, the input reaches the micro-kernel through a
+// padded copy in scratch: the whole plane when it is small, else a ring of the
+// input rows that one output row needs, each row copied once.
+type dwGeom struct {
+	s        ConvShape
+	oh, ow   int
+	direct   bool // no padding: read the source in place
+	slots    int  // input rows of the buffer
+	ring     bool
+	line     int // elements of a buffer row
+	bufLen   int
+	chunkOH  int     // output rows of a piece
+	chunks   int     // pieces of a plane
+	taps     [][]tap // one table per rotation of the ring
+	pairRows bool
+}
+
+// dwPlane is the largest padded plane copied whole, in bytes: half of the
+// smallest first-level cache in use.
+const dwPlane = 24 << 10
+
+// newDWGeom lays the walk out for elements of es bytes; mustCopy keeps the
+// micro-kernel off the source, slack is the spare elements behind the buffer.
+func newDWGeom(s ConvShape, es int, sizes []int, mustCopy bool, slack int) dwGeom {
+	g := dwGeom{s: s, oh: s.OutH(), ow: s.OutW()}
+	g.direct = s.PadTop|s.PadLeft|s.PadBottom|s.PadRight == 0 && !mustCopy
+	span := (s.KH-1)*s.DilH + 1
+	g.line = ((g.ow-1)*s.StrideW + (s.KW-1)*s.DilW + 1) * Block
+	g.slots = (g.oh-1)*s.StrideH + span
+	g.chunkOH, g.chunks = g.oh, 1
+	if !g.direct {
+		if g.slots*g.line*es > dwPlane && g.oh > 1 {
+			g.ring = true
+			g.slots = span
+		}
+		g.bufLen = g.slots*g.line + slack
+	} else {
+		g.line = s.InW * Block
+		g.slots = s.InH
+	}
+	// A plane of many rows is cut so that several threads may share it.
+	if (g.ring || g.direct) && g.oh >= 32 {
+		g.chunks = 2
+		if g.oh >= 96 {
+			g.chunks = 4
+		}
+		g.chunkOH = ceilDiv(g.oh, g.chunks)
+		g.chunks = ceilDiv(g.oh, g.chunkOH)
+	}
+	g.pairRows = !g.ring && slices.Contains(sizes, 2*g.ow)
+	rot := 1
+	if g.ring {
+		rot = g.slots
+	}
+	for r := 0; r < rot; r++ {
+		t := make([]tap, 0, s.KH*s.KW)
+		for kh := 0; kh < s.KH; kh++ {
+			for kw := 0; kw < s.KW; kw++ {
+				row := kh * s.DilH
+				if g.ring {
+					row = (row + r) % g.slots
+				}
+				t = append(t, tap{int64((row*g.line + kw*s.DilW*Block) * es), 1})
+			}
+		}
+		g.taps = append(g.taps, t)
+	}
+	return g
+}
+
+// copyRow writes input row y of the plane to the buffer row d, padded.
+func copyRow[T float32 | uint8](g *dwGeom, d, plane []T, y int, pad T) {
+	s := &g.s
+	d = d[:g.line]
+	if y < 0 || y >= s.InH {
+		for i := range d {
+			d[i] = pad
+		}
+		return
+	}
+	left := min(s.PadLeft*Block, len(d))
+	n := max(0, min(len(d)-left, s.InW*Block))
+	for i := range d[:left] {
+		d[i] = pad
+	}
+	copy(d[left:left+n], plane[y*s.InW*Block:])
+	r := d[left+n:]
+	for i := range r {
+		r[i] = pad
+	}
+}
+
+// load fills the buffer for the output row y: everything when it is the first
+// of a piece, else the rows that the ring has not seen.
+func load[T float32 | uint8](g *dwGeom, buf, plane []T, y, first int, pad T) {
+	s := &g.s
+	if !g.ring {
+		if y == first {
+			for r := 0; r < g.slots; r++ {
+				copyRow(g, buf[r*g.line:], plane, r-s.PadTop, pad)
+			}
+		}
+		return
+	}
+	top := y*s.StrideH - s.PadTop
+	fresh := s.StrideH
+	if y == first {
+		fresh = g.slots
+	}
+	for r := max(0, g.slots-fresh); r < g.slots; r++ {
+		slot := (y*s.StrideH + r) % g.slots
+		copyRow(g, buf[slot*g.line:], plane, top+r, pad)
+	}
+}
+
 // depthwiseF32 holds the weights of a depthwise convolution, one vector of 16
 // channels for each kernel position: [C/16][KH*KW][16].
 type depthwiseF32 struct {
-	s ConvShape
-	w []float32
+	dwGeom
+	w  []float32
+	mk microDW
+}
+
+// microDW is one level's float32 depthwise micro-kernel, for tileArgs with one
+// block, taps of one vector and dstride of one vector. sizes lists the tile
+// widths it has, descending.
+type microDW struct {
+	sizes []int
+	run   func(t *tileArgs, strideW int)
+}
+
+// fit returns the width of the next tile when left positions remain.
+func (m *microDW) fit(left int) int {
+	n := splitEven(left, m.sizes[0])
+	for _, s := range m.sizes {
+		if s <= n {
+			return s
+		}
+	}
+	return 1
 }
 
 func newDepthwiseF32(s ConvShape, weights []float32) *depthwiseF32 {
 	k := s.KH * s.KW
-	d := &depthwiseF32{s: s, w: make([]float32, ceilDiv(s.InC, Block)*k*Block)}
+	d := &depthwiseF32{mk: cur.dw}
+	d.dwGeom = newDWGeom(s, 4, d.mk.sizes, false, Block)
+	n := ceilDiv(s.InC, Block) * k * Block
+	d.w = make([]float32, n, n+wSlack)
 	for c := 0; c < s.InC; c++ {
 		for i := 0; i < k; i++ {
 			d.w[((c/Block)*k+i)*Block+c%Block] = weights[c*k+i]
@@ -18,57 +162,94 @@ func newDepthwiseF32(s ConvShape, weights []float32) *depthwiseF32 {
 	return d
 }
 
-func (d *depthwiseF32) scratchBytes() int { return 0 }
+func (d *depthwiseF32) scratchBytes() int { return 4 * d.bufLen }
+
+type dwTask struct {
+	d             *depthwiseF32
+	c             *ConvF32
+	ctx           *Ctx
+	dst, src, res []float32
+}
 
 func (d *depthwiseF32) run(ctx *Ctx, c *ConvF32, dst, src, res []float32, n int) {
-	s := &d.s
-	cb := ceilDiv(s.InC, Block)
-	oh, ow := s.OutH(), s.OutW()
-	ctx.pool.For(n*cb, func(i int) {
-		w := d.w[(i%cb)*s.KH*s.KW*Block:]
-		bias := (*[Block]float32)(c.bias[(i%cb)*Block:])
-		plane := src[i*s.InH*s.InW*Block:][:s.InH*s.InW*Block]
-		for y := 0; y < oh; y++ {
-			for x := 0; x < ow; x++ {
-				sum := *bias
-				for kh := 0; kh < s.KH; kh++ {
-					iy := y*s.StrideH - s.PadTop + kh*s.DilH
-					if iy < 0 || iy >= s.InH {
-						continue
-					}
-					for kw := 0; kw < s.KW; kw++ {
-						ix := x*s.StrideW - s.PadLeft + kw*s.DilW
-						if ix < 0 || ix >= s.InW {
-							continue
-						}
-						v := (*[Block]float32)(plane[(iy*s.InW+ix)*Block:])
-						wv := (*[Block]float32)(w[(kh*s.KW+kw)*Block:])
-						for j := range v {
-							sum[j] += v[j] * wv[j]
-						}
-					}
-				}
-				o := ((i*oh+y)*ow + x) * Block
-				out := dst[o : o+Block]
-				if res != nil {
-					for j, v := range res[o : o+Block] {
-						sum[j] += v
-					}
-				}
-				for j, v := range sum {
-					if v < c.lo {
-						v = c.lo
-					}
-					if v > c.hi {
-						v = c.hi
-					}
-					out[j] = v
-				}
-				roundSlice(out, c.round)
+	ctx.dw = dwTask{d, c, ctx, dst, src, res}
+	ctx.pool.Run(n*ceilDiv(d.s.InC, Block)*d.chunks, &ctx.dw)
+	ctx.dw = dwTask{}
+}
+
+func (t *dwTask) RunPiece(i, worker int) {
+	d, c := t.d, t.c
+	s, w := &d.s, &t.ctx.workers[worker]
+	plane, chunk := i/d.chunks, i%d.chunks
+	blk := plane % ceilDiv(s.InC, Block)
+	src := t.src[plane*s.InH*s.InW*Block:][:s.InH*s.InW*Block]
+	base := unsafe.Pointer(&src[0])
+	var buf []float32
+	if !d.direct {
+		buf = w.f32(d.bufLen)
+		base = unsafe.Pointer(&buf[0])
+	}
+	a := &w.tile
+	a.stride, a.dstride = int64(4*Block*s.StrideW), 4*Block
+	a.w = unsafe.Pointer(&d.w[blk*s.KH*s.KW*Block])
+	a.bias = unsafe.Pointer(&c.bias[blk*Block])
+	a.lo, a.hi, a.round, a.lanes, a.nb = c.lo, c.hi, int64(c.round), Block, 1
+	a.ntaps = int64(s.KH * s.KW)
+	y0, y1 := chunk*d.chunkOH, min((chunk+1)*d.chunkOH, d.oh)
+	out := plane * d.oh * d.ow * Block
+	for y := y0; y < y1; y++ {
+		row, taps := base, d.taps[0]
+		if !d.direct {
+			load(&d.dwGeom, buf, src, y, y0, 0)
+		}
+		if d.ring {
+			taps = d.taps[y*s.StrideH%d.slots]
+		} else {
+			row = unsafe.Add(base, 4*y*s.StrideH*d.line)
+		}
+		a.taps = &taps[0]
+		if d.pairRows && y+1 < y1 {
+			a.a, a.b, a.p = row, unsafe.Add(row, 4*s.StrideH*d.line), int64(2*d.ow)
+			t.tile(a, out+y*d.ow*Block)
+			y++
+			continue
+		}
+		for x := 0; x < d.ow; {
+			n := d.mk.fit(d.ow - x)
+			a.a = unsafe.Add(row, int64(x)*a.stride)
+			a.b = unsafe.Add(a.a, secondGroup(n)*a.stride)
+			a.p = int64(n)
+			t.tile(a, out+(y*d.ow+x)*Block)
+			x += n
+		}
+	}
+	a.clear()
+	if c.act.Kind != ActNone || c.rnd != RoundNone {
+		finish(t.dst[out+y0*d.ow*Block:out+y1*d.ow*Block], c.act, c.rnd)
+	}
+}
+
+func (t *dwTask) tile(a *tileArgs, at int) {
+	a.dst = unsafe.Pointer(&t.dst[at])
+	if t.res != nil {
+		a.res = unsafe.Pointer(&t.res[at])
+	}
+	t.d.mk.run(a, t.d.s.StrideW)
+}
+
+// dwF32Go is the plain Go depthwise micro-kernel.
+func dwF32Go(t *tileArgs, _ int) {
+	taps := unsafe.Slice(t.taps, t.ntaps)
+	p1 := (t.p + 1) / 2
+	for p := int64(0); p < t.p; p++ {
+		x := t.position(p, p1)
+		s := *(*[16]float32)(t.bias)
+		for k, tp := range taps {
+			v, w := (*[16]float32)(unsafe.Add(x, tp.off)), (*[16]float32)(unsafe.Add(t.w, k*64))
+			for j := range v {
+				s[j] += v[j] * w[j]
 			}
 		}
-		if c.act.Kind != ActNone || c.rnd != RoundNone {
-			finish(dst[i*oh*ow*Block:(i+1)*oh*ow*Block], c.act, c.rnd)
-		}
-	})
+		t.store(&s, p, 0, Block)
+	}
 }

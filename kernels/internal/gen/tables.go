@@ -44,7 +44,11 @@ func (a *asm) tables() string {
 		for nb := 1; nb <= maxNB; nb++ {
 			s.WriteString("{")
 			for p := 1; p <= maxP; p++ {
-				fmt.Fprintf(&s, "%s, ", byBase[b][key{p, nb}])
+				name := byBase[b][key{p, nb}]
+				if name == "" {
+					name = "nil"
+				}
+				fmt.Fprintf(&s, "%s, ", name)
 			}
 			s.WriteString("},\n")
 		}
