@@ -48,6 +48,7 @@ type NE struct {
 	KHalf        *Param `yaml:"k_half" unit:"products" doc:"reduction length at which half the rate is reached"`
 	NHalf        *Param `yaml:"n_half" unit:"positions" doc:"output positions at which half the rate is reached"`
 	Depthwise    *Param `yaml:"depthwise" unit:"" doc:"share of the dense rate that a depthwise convolution reaches"`
+	Linear       *Param `yaml:"linear" unit:"" doc:"share of the dense rate that a linear layer on [batch, sequence, channels] reaches (as a 1x1 convolution it would reach all of it)"`
 	MatMul       *Param `yaml:"matmul" unit:"" doc:"share of the dense rate that a product of two activations reaches"`
 	VectorGops   *Param `yaml:"vector_gops" unit:"Gop/s" doc:"element-wise operations a second of the planar engine"`
 	Overlap      *Param `yaml:"overlap" unit:"" doc:"share of the shorter of arithmetic and activation traffic that hides behind the longer, 0 to 1"`
@@ -62,6 +63,7 @@ type NE struct {
 	PrefetchMB   *Param `yaml:"prefetch_mb" unit:"MB" doc:"how far the weight stream may run ahead of compute"`
 	ExpandGBs    *Param `yaml:"expand_gbs" unit:"GB/s" doc:"rate at which compressed weights expand, in bytes of their dense form"`
 	MoveFactor   *Param `yaml:"move_factor" unit:"" doc:"passes that a transpose, concatenation or last-axis reshape takes over its tensors"`
+	ConcatFactor *Param `yaml:"concat_factor" unit:"" doc:"passes that a concatenation or split along channels takes over its tensors"`
 	KernelMax    *Param `yaml:"kernel_max" unit:"taps" doc:"widest kernel run in one pass; wider ones are decomposed"`
 	AxisMax      *Param `yaml:"axis_max" unit:"elements" doc:"longest width or height of a tensor"`
 	ChannelMax   *Param `yaml:"channel_max" unit:"channels" doc:"most channels of a tensor"`

@@ -62,7 +62,10 @@ func (lo *lowering) facts(net *Network, l *Layer, d *draft) {
 			f.FloatTail = true
 		}
 	}
-	if d.kind == KindSoftmax || d.kind == KindNorm {
+	switch {
+	case d.anchor.Op == "BatchNormalization": // a scale and a shift per channel
+		f.VectorOps += 2 * out
+	case d.kind == KindSoftmax || d.kind == KindNorm:
 		f.VectorOps += 5 * out
 	}
 }

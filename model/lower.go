@@ -84,7 +84,7 @@ func (lo *lowering) place(n *Node) {
 		}
 	case epilogueActs[n.Op]:
 		v := n.In(0)
-		if d := lo.tail[v]; d != nil && d.stage < 3 && lo.sole(v) && takesEpilogue(d.kind) && constTail(n) {
+		if d := lo.tail[v]; d != nil && d.stage < 3 && lo.sole(v) && (takesEpilogue(d.kind) || d.anchor.Op == "BatchNormalization") && constTail(n) {
 			lo.join(d, v, n, 3)
 			return
 		}

@@ -83,7 +83,7 @@ func (u *Unit) Estimate(l *model.Layer, e *units.Estimate) {
 	}
 
 	bytes := float64(e.InputBytes + e.OutputBytes)
-	if l.Kind == model.KindSoftmax || l.Kind == model.KindNorm {
+	if l.Kind == model.KindSoftmax || l.Kind == model.KindNorm && l.Op != "BatchNormalization" {
 		bytes += float64(e.InputBytes)
 	}
 	near := min(bytes, u.cache)

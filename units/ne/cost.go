@@ -22,7 +22,7 @@ type Unit struct {
 	store, spread, border float64 // bytes
 	chipMS, spillMS       float64 // bytes a ms
 	streamMS, expandMS    float64 // bytes a ms
-	move                  float64
+	move, concat, linear  float64
 	kernelMax             int
 	lutMS, layerMS        float64
 	pjMAC, pjInt8, pjOp   float64
@@ -63,6 +63,8 @@ func New(d *device.Device) *Unit {
 		streamMS:   min(n.StreamGBs.Value, d.DRAMGBs.Value) * 1e6,
 		expandMS:   n.ExpandGBs.Value * 1e6,
 		move:       n.MoveFactor.Value,
+		concat:     n.ConcatFactor.Value,
+		linear:     n.Linear.Value,
 		kernelMax:  max(1, int(n.KernelMax.Value)),
 		lutMS:      n.LUTUS.Value / 1e3,
 		layerMS:    n.LayerUS.Value / 1e3,
@@ -134,6 +136,9 @@ func (u *Unit) arithmetic(l *model.Layer, e *units.Estimate) {
 		rate *= u.matmul
 		e.ComputeMS += (m + u.nHalf) * n * (k + u.kHalf) * r / rate
 	default:
+		if l.Kind == model.KindLinear && f.M > 1 {
+			rate *= u.linear
+		}
 		group := u.ocGroup
 		if r > 1 { // groups share the array: a quarter group each
 			group = max(1, group/16)
@@ -163,8 +168,12 @@ func (u *Unit) traffic(l *model.Layer, e *units.Estimate) {
 		}
 		bytes *= u.move
 	case model.KindMove:
-		if f.LastAxis {
+		switch {
+		case f.LastAxis:
 			bytes *= u.move
+		case l.Op == "Concat" || l.Op == "Split":
+			// Channel planes are joined and taken apart by address.
+			bytes *= u.concat
 		}
 	case model.KindConv, model.KindDepthwise, model.KindConvTranspose:
 		// Kernels wider than one pass accumulate partial outputs.
@@ -174,7 +183,9 @@ func (u *Unit) traffic(l *model.Layer, e *units.Estimate) {
 			bytes += set * u.move
 		}
 	case model.KindSoftmax, model.KindNorm:
-		bytes += float64(e.InputBytes) // statistics first, then the result
+		if l.Op != "BatchNormalization" {
+			bytes += float64(e.InputBytes) // statistics first, then the result
+		}
 	}
 	if f.QuantOutElems > 0 && (f.FloatTail || floatKind(l.Kind)) {
 		// The result is written in fp16, then quantized in a pass of its own.
