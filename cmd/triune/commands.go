@@ -1,0 +1,13 @@
+package main
+
+import "github.com/spf13/cobra"
+
+func (a *app) commands() []*cobra.Command {
+	return []*cobra.Command{
+		a.predictCommand(),
+		a.runCommand(),
+		a.benchCommand(),
+		a.inspectCommand(),
+		a.devicesCommand(),
+	}
+}
