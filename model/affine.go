@@ -71,9 +71,6 @@ func (a *Affine) Decode(d DType, shape Shape) (*Tensor, error) {
 	}
 	out := NewTensor(d, shape...)
 	groups := scale.Shape
-	if len(groups) != len(codes.Shape) { // a single scale of another rank
-		groups = ones(len(codes.Shape))
-	}
 	switch narrow := a.Codes.DType.IsInt() && a.Codes.DType.Bits() <= 8 && scale.DType != Float64; {
 	case narrow && d == Float16:
 		decodeAffine(View[uint16](out), codes, scale, zero, groups, rounder(scale.DType),
@@ -116,7 +113,7 @@ func decodeAffine[T uint16 | float32](out []T, codes, scale, zero *Tensor, group
 		return conv(round(zround(q-z) * s))
 	}
 	var tab [256]T
-	eachBlock(codes.Shape, groups, func(off, run, count, g int) {
+	EachBlock(codes.Shape, groups, func(off, run, count, g int) {
 		for j := 0; j < count; j, off = j+1, off+run {
 			sc, zp := s[g+j], float32(0)
 			if z != nil {
@@ -143,7 +140,7 @@ func decodeAffine[T uint16 | float32](out []T, codes, scale, zero *Tensor, group
 func decodeAffineSlow(out, codes, scale, zero *Tensor, groups Shape) {
 	round := round64(scale.DType)
 	exact := codes.DType.IsInt() && (zero == nil || zero.DType.IsInt())
-	eachBlock(codes.Shape, groups, func(off, run, count, g int) {
+	EachBlock(codes.Shape, groups, func(off, run, count, g int) {
 		for j := 0; j < count; j, off = j+1, off+run {
 			s := scale.At(g + j)
 			for i := off; i < off+run; i++ {
@@ -243,14 +240,6 @@ func missing(c *Const, a, b string) string {
 	return b
 }
 
-func ones(rank int) Shape {
-	s := make(Shape, rank)
-	for i := range s {
-		s[i] = 1
-	}
-	return s
-}
-
 // blocks divides the dimensions of a by those of groups. A group of one
 // element may have any rank.
 func blocks(form, what string, a, groups Shape) (Shape, error) {
@@ -277,15 +266,20 @@ func blocks(form, what string, a, groups Shape) (Shape, error) {
 	return b, nil
 }
 
-// eachBlock visits an array of shape a, divided into groups (checked by
-// blocks), in row-major order: count consecutive runs of run elements start at
-// off; run j belongs to group g+j.
-func eachBlock(a, groups Shape, f func(off, run, count, g int)) {
+// EachBlock visits an array of shape a that is divided into groups (as scales
+// and tables divide weights: the number of groups on each axis, which must
+// divide the axis) in row-major order: count consecutive runs of run elements
+// start at off; run j belongs to group g+j, counted in row-major order of
+// groups. Groups of one element may have any rank.
+func EachBlock(a, groups Shape, f func(off, run, count, g int)) {
 	n := int(a.Elems())
 	if n == 0 {
 		return
 	}
 	last := len(a) - 1
+	if len(groups) != len(a) {
+		last = -1
+	}
 	for last >= 0 && groups[last] == 1 {
 		last--
 	}

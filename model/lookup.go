@@ -138,7 +138,7 @@ func indexList(t *Tensor, entries int) ([]uint16, error) {
 }
 
 func gather[T uint8 | uint16 | uint32 | uint64](out, table []T, idx []uint16, is, groups Shape, entries, vec, inner int) {
-	eachBlock(is, groups, func(off, run, count, g int) {
+	EachBlock(is, groups, func(off, run, count, g int) {
 		for j := 0; j < count; j, off = j+1, off+run {
 			tab := table[(g+j)*entries*vec:][:entries*vec]
 			if vec == 1 {
