@@ -1,0 +1,204 @@
+package quant
+
+import (
+	"fmt"
+
+	"github.com/triune-sim/triune/model"
+)
+
+// Options are what [Apply] needs beside the scheme. The zero value is usable:
+// activation ranges are then asked for only when the graph is executed, and
+// found by running it on seeded random inputs.
+type Options struct {
+	// Ranges gives the ranges of activations; nil calibrates on seeded random
+	// inputs at first use (see [SeededRanges]).
+	Ranges Ranges
+	// Eager computes lazy weights where the compressed size depends on their
+	// values (sparse weights). Without it the number of non-zeros is that of
+	// weights without ties, and ties at the threshold are kept in order of
+	// their index until that number is reached.
+	Eager bool
+}
+
+// Apply returns a compressed copy of a graph, and what was done. The graph
+// should have gone through the default passes: batch norms that were not
+// folded keep weights float. The copy shares the constants it does not change.
+func Apply(g *model.Graph, s Scheme, o Options) (*model.Graph, *Report, error) {
+	if err := s.check(); err != nil {
+		return nil, nil, err
+	}
+	r := &Report{Scheme: s.String()}
+	out := g.Clone()
+	k := &compressor{source: map[*model.Const]*model.Const{}, eager: o.Eager}
+	if err := foldDequantize(out, r); err != nil {
+		return nil, nil, err
+	}
+	for _, v := range out.Consts() {
+		r.BytesBefore += v.Const.StoredBytes()
+	}
+	before := map[*model.Value]int64{}
+	for _, w := range weightsOf(out) {
+		before[w.value] = w.value.Const.StoredBytes()
+	}
+	if s.Float == model.Float16 {
+		k.castProgram(out, r)
+	}
+	if s.Activations != nil {
+		ranges := o.Ranges
+		if ranges == nil {
+			ranges = SeededRanges(g)
+		}
+		if err := quantizeActivations(out, s.Activations, ranges, r); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, w := range weightsOf(out) {
+		c := w.value.Const
+		if len(c.Shape) == 0 { // scalars are parts of the program
+			continue
+		}
+		wr := WeightReport{Name: w.value.Name, Shape: c.Shape, BytesBefore: before[w.value]}
+		if wr.BytesBefore == 0 {
+			wr.BytesBefore = c.StoredBytes()
+		}
+		if len(w.readers) > 0 {
+			wr.Op, wr.Node = w.readers[0].node.Op, w.readers[0].node.Name
+		}
+		for _, st := range s.Stages {
+			c, cfg, reason, err := k.stage(st, w)
+			if err != nil {
+				return nil, nil, err
+			}
+			if c == nil {
+				wr.Skipped = reason
+				continue
+			}
+			w.value.Const = c
+			if wr.Scheme != "" {
+				wr.Scheme += ", "
+			}
+			wr.Scheme += cfg.label()
+		}
+		wr.BytesAfter = w.value.Const.StoredBytes()
+		r.Weights = append(r.Weights, wr)
+	}
+	for _, v := range out.Consts() {
+		r.BytesAfter += v.Const.StoredBytes()
+	}
+	return out, r, nil
+}
+
+// foldDequantize turns dequantize operators of constants (the weights of QDQ
+// files) into affine constants, and integer biases into float ones.
+func foldDequantize(g *model.Graph, r *Report) error {
+	folded := map[*model.Value]*model.Value{}
+	nodes := g.Nodes[:0:0]
+	outputs := map[*model.Value]bool{}
+	for _, v := range g.Outputs {
+		outputs[v] = true
+	}
+	for _, n := range g.Nodes {
+		for i, v := range n.Inputs {
+			if w := folded[v]; w != nil {
+				n.Inputs[i] = w
+			}
+		}
+		x, s, z, y := n.In(0), n.In(1), n.In(2), n.Out(0)
+		if n.Op != "DequantizeLinear" || x == nil || s == nil || y == nil || x.Const == nil || s.Const == nil ||
+			z != nil && z.Const == nil || outputs[y] {
+			nodes = append(nodes, n)
+			continue
+		}
+		c, err := affineOf(n)
+		if err != nil {
+			return err
+		}
+		if c == nil {
+			nodes = append(nodes, n)
+			continue
+		}
+		folded[y] = &model.Value{Name: y.Name, DType: c.DType, Shape: c.Shape, Const: c}
+	}
+	if len(folded) > 0 {
+		r.Notes = append(r.Notes, fmt.Sprintf("%d dequantized constants taken as they are", len(folded)))
+	}
+	g.Nodes = nodes
+	return replaceInBlocks(g, folded)
+}
+
+// replaceInBlocks exchanges values that subgraphs read.
+func replaceInBlocks(g *model.Graph, m map[*model.Value]*model.Value) error {
+	if len(m) == 0 {
+		return nil
+	}
+	for _, n := range g.Nodes {
+		for _, key := range sortedKeys(n.Blocks) {
+			b := n.Blocks[key]
+			for _, x := range b.Nodes {
+				for i, v := range x.Inputs {
+					if w := m[v]; w != nil {
+						x.Inputs[i] = w
+					}
+				}
+			}
+			for i, v := range b.Outputs {
+				if w := m[v]; w != nil {
+					b.Outputs[i] = w
+				}
+			}
+			if err := replaceInBlocks(b, m); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// affineOf returns the constant that a dequantize operator of constants makes,
+// nil if it has no such form.
+func affineOf(n *model.Node) (*model.Const, error) {
+	x, s, z := n.In(0).Const, n.In(1).Const, (*model.Const)(nil)
+	if n.In(2) != nil {
+		z = n.In(2).Const
+	}
+	rank := len(x.Shape)
+	groups := onesShape(rank)
+	if s.Elems() != 1 {
+		axis := n.Attrs.Int("axis", 1)
+		if axis < 0 {
+			axis += rank
+		}
+		switch {
+		case len(s.Shape) == 1 && axis >= 0 && axis < rank && s.Shape[0] == x.Shape[axis]:
+			groups[axis] = s.Shape[0]
+		case len(s.Shape) == rank: // blocks: divide as affine storage does
+			for i, d := range s.Shape {
+				if d == 0 || x.Shape[i]%d != 0 {
+					return nil, nil
+				}
+			}
+			groups = s.Shape.Clone()
+		default:
+			return nil, fmt.Errorf("quant: node %q (DequantizeLinear) has a scale of shape %v on axis %d of %v", n.Name, s.Shape, axis, x.Shape)
+		}
+	}
+	if s.DType != model.Float32 && s.DType != model.Float16 {
+		return nil, nil
+	}
+	reshape := func(c *model.Const) *model.Const {
+		return &model.Const{DType: c.DType, Shape: groups, Storage: c.Storage}
+	}
+	a := &model.Affine{Codes: x, Scale: reshape(s)}
+	if z != nil {
+		if z.Elems() != s.Elems() {
+			return nil, fmt.Errorf("quant: node %q (DequantizeLinear) has a zero point of shape %v beside a scale of shape %v", n.Name, z.Shape, s.Shape)
+		}
+		a.Zero = reshape(z)
+	}
+	c := &model.Const{DType: s.DType, Shape: x.Shape, Storage: a}
+	if x.DType.Bits() <= 8 {
+		return c, nil
+	}
+	// A bias of int32 codes: its float values.
+	return model.NewLazy(s.DType, x.Shape, c.Value), nil
+}
