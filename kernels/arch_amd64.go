@@ -18,6 +18,7 @@ var avx512Level = level{
 	f32:  microF32{maxP: 14, nb: 2, run: func(t *tileArgs) { tileF32AVX512Table[t.nb-1][t.p-1](t) }},
 	i8:   microI8{maxP: 4, nb: 1, run: tileI8Go},
 	dw:   dwAVX512,
+	dwI8: microDWI8{maxP: 16, run: dwI8Go},
 
 	peakF32: peakF32AVX512, peakF32Ops: 24 * 16 * 2,
 	peakI8: peakI8Go, peakI8Ops: 8,
@@ -28,6 +29,13 @@ var avx512vnniLevel = level{
 	f32:  avx512Level.f32,
 	i8:   microI8{maxP: 14, nb: 2, run: func(t *tileArgsI8) { tileI8VNNI512Table[t.nb-1][t.p-1](t) }},
 	dw:   dwAVX512,
+	dwI8: microDWI8{maxP: 16, run: func(t *tileArgsI8, strideW int) {
+		if strideW > 2 {
+			dwI8Go(t, strideW)
+			return
+		}
+		dwI8VNNI512Table[strideW-1][(t.p+3)/4-1](t)
+	}},
 
 	peakF32: peakF32AVX512, peakF32Ops: 24 * 16 * 2,
 	peakI8: peakI8VNNI512, peakI8Ops: 24 * 64 * 2,

@@ -105,7 +105,7 @@ func (c *ConvI8) WeightBytes() int {
 // ScratchBytes returns the bytes of scratch that Run needs in each worker.
 func (c *ConvI8) ScratchBytes() int {
 	if c.dw != nil {
-		return c.dw.scratchBytes(c)
+		return c.dw.scratchBytes()
 	}
 	n := c.lateOff()
 	if c.late {
@@ -288,78 +288,6 @@ func (t *convI8Task) RunPiece(i, worker int) {
 		}
 	}
 	*a = tileArgsI8{}
-}
-
-// depthwiseI8 holds depthwise weights as [C/16][KH*KW][16].
-type depthwiseI8 struct {
-	s ConvShape
-	w []int8
-}
-
-func newDepthwiseI8(s ConvShape, weights []int8) *depthwiseI8 {
-	k := s.KH * s.KW
-	d := &depthwiseI8{s: s, w: make([]int8, ceilDiv(s.InC, Block)*k*Block)}
-	for c := 0; c < s.InC; c++ {
-		for i := 0; i < k; i++ {
-			d.w[((c/Block)*k+i)*Block+c%Block] = weights[c*k+i]
-		}
-	}
-	return d
-}
-
-func (d *depthwiseI8) scratchBytes(c *ConvI8) int { return 4 * d.s.OutW() * Block }
-
-func (d *depthwiseI8) run(ctx *Ctx, c *ConvI8, out outSpec, src []uint8, res Residual, n int) {
-	s := &d.s
-	cb := ceilDiv(s.InC, Block)
-	oh, ow := s.OutH(), s.OutW()
-	flip, zp := c.in.flip(), c.in.zeroU8()
-	ctx.pool.For(n*cb, func(i int) {
-		b := i % cb
-		w := d.w[b*s.KH*s.KW*Block:]
-		corr := (*[Block]int32)(c.corr[b*Block:])
-		plane := src[i*s.InH*s.InW*Block:][:s.InH*s.InW*Block]
-		var late [Block]float32
-		var a tileArgsI8
-		c.fill(&a, out, res)
-		c.channel(&a, b*Block)
-		for y := 0; y < oh; y++ {
-			for x := 0; x < ow; x++ {
-				sum := *corr
-				for kh := 0; kh < s.KH; kh++ {
-					iy := y*s.StrideH - s.PadTop + kh*s.DilH
-					for kw := 0; kw < s.KW; kw++ {
-						ix := x*s.StrideW - s.PadLeft + kw*s.DilW
-						wv := (*[Block]int8)(w[(kh*s.KW+kw)*Block:])
-						if iy < 0 || iy >= s.InH || ix < 0 || ix >= s.InW {
-							for j, v := range wv {
-								sum[j] += zp * int32(v)
-							}
-							continue
-						}
-						v := (*[Block]uint8)(plane[(iy*s.InW+ix)*Block:])
-						for j := range v {
-							sum[j] += int32(v[j]^flip) * int32(wv[j])
-						}
-					}
-				}
-				o := ((i*oh+y)*ow + x) * Block
-				if res.F32 != nil {
-					a.res = unsafe.Pointer(&res.F32[o])
-				} else if res.Q8 != nil {
-					a.res = unsafe.Pointer(&res.Q8[o])
-				}
-				if c.late && out.i32 == nil {
-					a.dst = unsafe.Pointer(&late)
-					a.store(&sum, 0, 0, Block)
-					c.finishLate(out, o, late[:])
-					continue
-				}
-				a.dst = out.at(o)
-				a.store(&sum, 0, 0, Block)
-			}
-		}
-	})
 }
 
 // flipBytes turns signed bytes into the unsigned domain, or does nothing.

@@ -8,6 +8,7 @@ type level struct {
 	f32  microF32
 	i8   microI8
 	dw   microDW
+	dwI8 microDWI8
 	// Register-only loops and the operations of one iteration.
 	peakF32, peakI8       func(n int64)
 	peakF32Ops, peakI8Ops float64
@@ -18,6 +19,7 @@ var genericLevel = level{
 	f32:  microF32{maxP: 4, nb: 1, run: tileF32Go},
 	i8:   microI8{maxP: 4, nb: 1, run: tileI8Go},
 	dw:   microDW{sizes: []int{8, 4, 2, 1}, run: dwF32Go},
+	dwI8: microDWI8{maxP: 16, run: dwI8Go},
 
 	peakF32: peakF32Go, peakF32Ops: 8,
 	peakI8: peakI8Go, peakI8Ops: 8,

@@ -12,6 +12,7 @@ type Ctx struct {
 	workers []workerState
 	conv    convTask
 	dw      dwTask
+	dwI8    dwI8Task
 	convI8  convI8Task
 	gemm    gemmTask
 	gemmI8  gemmI8Task

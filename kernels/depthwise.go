@@ -77,35 +77,42 @@ func newDWGeom(s ConvShape, es int, sizes []int, mustCopy bool, slack int) dwGeo
 }
 
 // copyRow writes input row y of the plane to the buffer row d, padded.
-func copyRow[T float32 | uint8](g *dwGeom, d, plane []T, y int, pad T) {
+func copyRow[T float32 | uint8](g *dwGeom, d, plane []T, y int, pad T, flip uint8) {
 	s := &g.s
 	d = d[:g.line]
 	if y < 0 || y >= s.InH {
-		for i := range d {
-			d[i] = pad
-		}
+		fillFlip(d, pad, flip)
 		return
 	}
 	left := min(s.PadLeft*Block, len(d))
 	n := max(0, min(len(d)-left, s.InW*Block))
-	for i := range d[:left] {
-		d[i] = pad
+	fillFlip(d[:left], pad, flip)
+	in := d[left : left+n]
+	copy(in, plane[y*s.InW*Block:])
+	if b, ok := any(in).([]uint8); ok && flip != 0 {
+		flipBytes(b, flip)
 	}
-	copy(d[left:left+n], plane[y*s.InW*Block:])
-	r := d[left+n:]
-	for i := range r {
-		r[i] = pad
+	fillFlip(d[left+n:], pad, flip)
+}
+
+// fillFlip sets d to the pad value, in the unsigned domain for bytes.
+func fillFlip[T float32 | uint8](d []T, pad T, flip uint8) {
+	if flip != 0 {
+		pad += T(flip)
+	}
+	for i := range d {
+		d[i] = pad
 	}
 }
 
 // load fills the buffer for the output row y: everything when it is the first
 // of a piece, else the rows that the ring has not seen.
-func load[T float32 | uint8](g *dwGeom, buf, plane []T, y, first int, pad T) {
+func load[T float32 | uint8](g *dwGeom, buf, plane []T, y, first int, pad T, flip uint8) {
 	s := &g.s
 	if !g.ring {
 		if y == first {
 			for r := 0; r < g.slots; r++ {
-				copyRow(g, buf[r*g.line:], plane, r-s.PadTop, pad)
+				copyRow(g, buf[r*g.line:], plane, r-s.PadTop, pad, flip)
 			}
 		}
 		return
@@ -117,7 +124,7 @@ func load[T float32 | uint8](g *dwGeom, buf, plane []T, y, first int, pad T) {
 	}
 	for r := max(0, g.slots-fresh); r < g.slots; r++ {
 		slot := (y*s.StrideH + r) % g.slots
-		copyRow(g, buf[slot*g.line:], plane, top+r, pad)
+		copyRow(g, buf[slot*g.line:], plane, top+r, pad, flip)
 	}
 }
 
@@ -200,7 +207,7 @@ func (t *dwTask) RunPiece(i, worker int) {
 	for y := y0; y < y1; y++ {
 		row, taps := base, d.taps[0]
 		if !d.direct {
-			load(&d.dwGeom, buf, src, y, y0, 0)
+			load(&d.dwGeom, buf, src, y, y0, 0, 0)
 		}
 		if d.ring {
 			taps = d.taps[y*s.StrideH%d.slots]

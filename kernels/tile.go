@@ -169,6 +169,7 @@ type tileArgsI8 struct {
 	qzero   int32          // output zero point, unsigned domain
 	qlo     float32        // -qzero
 	qhi     float32        // 255 - qzero
+	cstride int64          // bytes between positions of corr, 0 usually
 }
 
 // microI8 is one level's int8 micro-kernel.
@@ -191,7 +192,7 @@ func tileI8Go(t *tileArgsI8) {
 			if p >= p1 {
 				x = unsafe.Add(t.b, (p-p1)*t.stride)
 			}
-			s := *(*[16]int32)(unsafe.Add(t.corr, blk*64))
+			s := *(*[16]int32)(unsafe.Add(t.corr, p*t.cstride+blk*64))
 			w := unsafe.Add(t.w, blk*64)
 			for _, tp := range taps {
 				y := unsafe.Add(x, tp.off)

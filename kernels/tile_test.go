@@ -29,6 +29,7 @@ func TestTileOffsets(t *testing.T) {
 		{"i8.rblock", unsafe.Offsetof(i.rblock), 176}, {"i8.rscale", unsafe.Offsetof(i.rscale), 184}, {"i8.rzero", unsafe.Offsetof(i.rzero), 188},
 		{"i8.rflip", unsafe.Offsetof(i.rflip), 192}, {"i8.qadd", unsafe.Offsetof(i.qadd), 196}, {"i8.qscale", unsafe.Offsetof(i.qscale), 200},
 		{"i8.qinv", unsafe.Offsetof(i.qinv), 204}, {"i8.qlo", unsafe.Offsetof(i.qlo), 212}, {"i8.qhi", unsafe.Offsetof(i.qhi), 216},
+		{"i8.p", unsafe.Offsetof(i.p), 112}, {"i8.qzero", unsafe.Offsetof(i.qzero), 208}, {"i8.cstride", unsafe.Offsetof(i.cstride), 224},
 		{"tap.n", unsafe.Offsetof(tap{}.n), 8}, {"tap size", unsafe.Sizeof(tap{}), 16},
 	} {
 		if c.got != c.want {

@@ -45,12 +45,13 @@ func (a *asm) tileI8AVX512(p, nb int) {
 	w := []reg.VecPhysical{reg.Z28, reg.Z29}
 	bc := []reg.VecPhysical{reg.Z30, reg.Z31}
 	a.MOVQ(mem(rT, offCorr), rW)
-	for b := 0; b < nb; b++ {
-		a.VMOVDQU32(mem(rW, 64*b), acc(0, b))
-	}
-	for i := 1; i < p; i++ {
+	a.MOVQ(mem(rT, offCStride), rS)
+	for i := 0; i < p; i++ {
 		for b := 0; b < nb; b++ {
-			a.VMOVDQA32(acc(0, b), acc(i, b))
+			a.VMOVDQU32(mem(rW, 64*b), acc(i, b))
+		}
+		if i < p-1 {
+			a.ADDQ(rS, rW)
 		}
 	}
 	a.tapLoop(p, 4, 64*nb, func(u int) {

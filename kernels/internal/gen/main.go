@@ -83,6 +83,7 @@ func main() {
 		{"zf32_avx512_amd64", genF32AVX512},
 		{"zi8_avx512_amd64", genI8AVX512},
 		{"zdw_avx512_amd64", genDWAVX512},
+		{"zdwi8_avx512_amd64", genDWI8AVX512},
 	}
 	for _, f := range files {
 		a := &asm{Context: build.NewContext()}

@@ -37,7 +37,7 @@ func (a *asm) tables() string {
 			maxP, maxNB = max(maxP, k.p), max(maxNB, k.nb)
 		}
 		typ := "tileArgs"
-		if strings.HasPrefix(b, "tileI8") {
+		if strings.Contains(b, "I8") {
 			typ = "tileArgsI8"
 		}
 		fmt.Fprintf(&s, "\n// %sTable holds the variants by blocks and positions.\nvar %sTable = [%d][%d]func(*%s){\n", b, b, maxNB, maxP, typ)
