@@ -74,6 +74,11 @@ func Compile(net *model.Network, o Options) (*Program, error) {
 		}
 		p.outs = append(p.outs, o)
 	}
+	for _, o := range p.outs { // alive until they are copied out
+		if o.t != nil && o.t.from == inArena {
+			o.t.buf.last = len(p.steps)
+		}
+	}
 	p.arena = place(b.bufs)
 	b.vals, b.consts = nil, nil
 	return p, nil
@@ -96,16 +101,10 @@ func (b *builder) compileOutput(v *model.Value) (output, error) {
 			return output{value: v, t: ts[0]}, nil
 		} else if len(ts) > 0 && ts[0].codes {
 			t, err := b.codes(v, plain)
-			if err == nil && t.from == inArena {
-				t.buf.last = len(b.prog.steps)
-			}
 			return output{value: v, t: t}, err
 		}
 	}
 	t, err := b.float(v, plain)
-	if err == nil && t.from == inArena {
-		t.buf.last = len(b.prog.steps) // alive until it is copied out
-	}
 	return output{value: v, t: t}, err
 }
 
@@ -194,7 +193,10 @@ func (b *builder) constTensor(v *model.Value) (*model.Tensor, error) {
 // constFloats returns the values of a constant in the unit's arithmetic:
 // rounded to fp16 on units that hold fp16. The slice may be shared and must
 // not be modified.
-func (b *builder) constFloats(v *model.Value) ([]float32, error) {
+func (b *builder) constFloats(v *model.Value) ([]float32, error) { return b.constAs(v, b.num.Half) }
+
+// constAs returns the values of a constant, rounded to fp16 if asked for.
+func (b *builder) constAs(v *model.Value, half bool) ([]float32, error) {
 	t, err := b.constTensor(v)
 	if err != nil {
 		return nil, err
@@ -205,7 +207,7 @@ func (b *builder) constFloats(v *model.Value) ([]float32, error) {
 		return f, nil
 	}
 	f := t.Float32s()
-	if b.num.Half {
+	if half {
 		r := make([]float32, len(f))
 		kernels.RoundF16Slice(kernels.NewCtx(b.opt.Pool), r, f)
 		return r, nil

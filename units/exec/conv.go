@@ -83,21 +83,18 @@ func compileConv(b *builder, nodes []*model.Node) (int, error) {
 	} else {
 		lay = c16
 	}
-	var bias []float32
-	if v := n.In(2); v != nil {
-		if v.Const == nil {
-			return 0, errNoKernel
-		}
-		var err error
-		if bias, err = b.constFloats(v); err != nil {
-			return 0, err
-		}
+	if v := n.In(2); v != nil && v.Const == nil {
+		return 0, errNoKernel
 	}
 	t := b.fuse(nodes, 1, true)
-	if used, err := b.convI8(n, t, shape, lay, images, bias); err != errNoKernel {
+	if used, err := b.convI8(n, t, shape, lay, images); err != errNoKernel {
 		return used, err
 	}
-	ep, err := b.epilogue(t, shape.OutC, bias, b.num.DotRound)
+	bias, err := b.optional(n.In(2), b.num.Half)
+	if err != nil {
+		return 0, err
+	}
+	ep, err := b.epilogue(t, shape.OutC, bias, b.num.DotRound, b.num.Half)
 	if err != nil {
 		return 0, err
 	}
@@ -136,9 +133,17 @@ func compileConv(b *builder, nodes []*model.Node) (int, error) {
 	return t.used, nil
 }
 
+// optional returns the values of a constant that may be absent.
+func (b *builder) optional(v *model.Value, half bool) ([]float32, error) {
+	if v == nil {
+		return nil, nil
+	}
+	return b.constAs(v, half)
+}
+
 // convI8 compiles a convolution of 8-bit operands on a unit with int8
 // products; errNoKernel means that it is none.
-func (b *builder) convI8(n *model.Node, t tail, shape kernels.ConvShape, lay layout, images int, bias []float32) (int, error) {
+func (b *builder) convI8(n *model.Node, t tail, shape kernels.ConvShape, lay layout, images int) (int, error) {
 	d, ok := b.dq[n.In(0)]
 	if !ok || !b.num.Int8 {
 		return 0, errNoKernel
@@ -150,8 +155,12 @@ func (b *builder) convI8(n *model.Node, t tail, shape kernels.ConvShape, lay lay
 	if w == nil {
 		return 0, errNoKernel
 	}
+	bias, err := b.optional(n.In(2), false)
+	if err != nil {
+		return 0, err
+	}
 	cfg := kernels.ConvI8Config{Shape: shape, Weights: w.codes, WScale: w.scale, In: d.q}
-	if cfg.Epilogue, err = b.epilogue(t, shape.OutC, bias, b.num.DotRound); err != nil {
+	if cfg.Epilogue, err = b.epilogue(t, shape.OutC, bias, b.num.DotRound, false); err != nil {
 		return 0, err
 	}
 	if t.quant {

@@ -178,11 +178,13 @@ func (b *builder) quantParams(n *model.Node) (kernels.QParams, bool) {
 	return q, true
 }
 
-// epilogue builds the kernel epilogue of a product: its own bias, a fused one,
-// the activation and the rounding. bias may be nil.
-func (b *builder) epilogue(t tail, channels int, bias []float32, round kernels.Round) (kernels.Epilogue, error) {
+// epilogue builds the kernel epilogue of a product: the bias it has by itself
+// (nil for none), a fused one, the activation and the rounding. Biases of int8
+// products are added to the scaled int32 sum and stay as exact as they are
+// given (half is false then).
+func (b *builder) epilogue(t tail, channels int, bias []float32, round kernels.Round, half bool) (kernels.Epilogue, error) {
 	if t.bias != nil {
-		f, err := b.constFloats(t.bias)
+		f, err := b.constAs(t.bias, half)
 		if err != nil {
 			return kernels.Epilogue{}, err
 		}

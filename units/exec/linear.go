@@ -27,18 +27,21 @@ func compileGemm(b *builder, nodes []*model.Node) (int, error) {
 	if m < 1 || k < 1 || cols < 1 {
 		return 0, errNoKernel
 	}
-	var bias []float32
+	bias := noBias
 	if c != nil {
 		if c.Const == nil || len(c.Shape) > 2 || c.Shape.Elems() != 1 && (c.Shape.Elems() != int64(cols) || c.Shape[len(c.Shape)-1] != cols) {
 			return 0, errNoKernel
 		}
-		f, err := b.constFloats(c)
-		if err != nil {
-			return 0, err
-		}
-		bias = make([]float32, cols)
-		for i := range bias {
-			bias[i] = beta * f[i%len(f)]
+		bias = func(half bool) ([]float32, error) {
+			f, err := b.constAs(c, half)
+			if err != nil {
+				return nil, err
+			}
+			row := make([]float32, cols)
+			for i := range row {
+				row[i] = beta * f[i%len(f)]
+			}
+			return row, nil
 		}
 	}
 	if w.Const == nil || transA {
@@ -55,17 +58,21 @@ func compileGemm(b *builder, nodes []*model.Node) (int, error) {
 }
 
 // linear compiles A[m][k] x constant W.
-func (b *builder) linear(nodes []*model.Node, m, k, cols int, order kernels.WeightOrder, alpha float32, bias []float32) (int, error) {
+func (b *builder) linear(nodes []*model.Node, m, k, cols int, order kernels.WeightOrder, alpha float32, biasOf func(half bool) ([]float32, error)) (int, error) {
 	n := nodes[0]
 	a, w := n.In(0), n.In(1)
 	out := n.Outputs[0]
 	t := b.fuse(nodes, len(out.Shape)-1, true)
 	if alpha == 1 {
-		if used, err := b.linearI8(n, t, m, k, cols, order, bias); err != errNoKernel {
+		if used, err := b.linearI8(n, t, m, k, cols, order, biasOf); err != errNoKernel {
 			return used, err
 		}
 	}
-	ep, err := b.epilogue(t, cols, bias, b.num.DotRound)
+	bias, err := biasOf(b.num.Half)
+	if err != nil {
+		return 0, err
+	}
+	ep, err := b.epilogue(t, cols, bias, b.num.DotRound, b.num.Half)
 	if err != nil {
 		return 0, err
 	}
@@ -111,7 +118,7 @@ func (b *builder) linear(nodes []*model.Node, m, k, cols int, order kernels.Weig
 	return t.used, nil
 }
 
-func (b *builder) linearI8(n *model.Node, t tail, m, k, cols int, order kernels.WeightOrder, bias []float32) (int, error) {
+func (b *builder) linearI8(n *model.Node, t tail, m, k, cols int, order kernels.WeightOrder, biasOf func(half bool) ([]float32, error)) (int, error) {
 	d, ok := b.dq[n.In(0)]
 	if !ok || !b.num.Int8 {
 		return 0, errNoKernel
@@ -127,8 +134,12 @@ func (b *builder) linearI8(n *model.Node, t tail, m, k, cols int, order kernels.
 	if w == nil {
 		return 0, errNoKernel
 	}
+	bias, err := biasOf(false)
+	if err != nil {
+		return 0, err
+	}
 	cfg := kernels.LinearI8Config{K: k, N: cols, Weights: w.codes, Order: order, WScale: w.scale, In: d.q}
-	if cfg.Epilogue, err = b.epilogue(t, cols, bias, b.num.DotRound); err != nil {
+	if cfg.Epilogue, err = b.epilogue(t, cols, bias, b.num.DotRound, false); err != nil {
 		return 0, err
 	}
 	if t.quant {
@@ -185,9 +196,9 @@ func compileMatMul(b *builder, nodes []*model.Node) (int, error) {
 	if len(y.Shape) == 2 {
 		rows := elems(x.Shape) / k
 		if y.Const != nil {
-			return b.linear(nodes, rows, k, cols, kernels.KN, 1, nil)
+			return b.linear(nodes, rows, k, cols, kernels.KN, 1, noBias)
 		}
-		return b.matmul(nodes, kernels.MatMulShape{Batch: 1, M: rows, N: cols, K: k}, nil)
+		return b.matmul(nodes, kernels.MatMulShape{Batch: 1, M: rows, N: cols, K: k}, noBias)
 	}
 	xb, yb := x.Shape[:len(x.Shape)-2], y.Shape[:len(y.Shape)-2]
 	batch, ybatch := elems(xb), elems(yb)
@@ -198,8 +209,10 @@ func compileMatMul(b *builder, nodes []*model.Node) (int, error) {
 	case !trimOnes(xb).Equal(trimOnes(yb)):
 		return 0, errNoKernel
 	}
-	return b.matmul(nodes, s, nil)
+	return b.matmul(nodes, s, noBias)
 }
+
+func noBias(bool) ([]float32, error) { return nil, nil }
 
 func trimOnes(s model.Shape) model.Shape {
 	for len(s) > 0 && s[0] == 1 {
@@ -209,11 +222,15 @@ func trimOnes(s model.Shape) model.Shape {
 }
 
 // matmul compiles a product of two activations (either may be constant).
-func (b *builder) matmul(nodes []*model.Node, shape kernels.MatMulShape, bias []float32) (int, error) {
+func (b *builder) matmul(nodes []*model.Node, shape kernels.MatMulShape, biasOf func(half bool) ([]float32, error)) (int, error) {
 	n := nodes[0]
 	out := n.Outputs[0]
 	t := b.fuse(nodes, len(out.Shape)-1, false)
-	ep, err := b.epilogue(t, shape.N, bias, b.num.DotRound)
+	bias, err := biasOf(b.num.Half)
+	if err != nil {
+		return 0, err
+	}
+	ep, err := b.epilogue(t, shape.N, bias, b.num.DotRound, b.num.Half)
 	if err != nil {
 		return 0, err
 	}

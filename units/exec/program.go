@@ -24,8 +24,6 @@ type Options struct {
 	Numerics Set
 	// Pool is the worker pool; nil computes on the caller's goroutine.
 	Pool *kernels.Pool
-	// Profile measures the host time of every layer.
-	Profile bool
 }
 
 // Program is a compiled network. It is immutable after [Compile] and may be
@@ -41,7 +39,6 @@ type Program struct {
 	scratch int // bytes of kernel scratch per worker
 	objects int
 	weights int64
-	profile bool
 
 	mu     sync.Mutex
 	free   []*state

@@ -83,12 +83,13 @@ func (b *builder) globalMean(nodes []*model.Node, images, c, h, w int, keep mode
 		kernels.Finish(s.k, d, kernels.Activation{}, round)
 		return nil
 	}, []*ten{dst}, []*ten{src})
+	res := dst
 	if out := n.Outputs[0]; !out.Shape.Equal(keep) {
-		if dst, err = b.relayout(dst, keep, plain); err != nil {
+		if res, err = b.relayout(dst, keep, plain); err != nil {
 			return 0, err
 		}
-		dst = reshaped(dst, out.Shape)
+		res = reshaped(res, out.Shape)
 	}
-	b.store(t, dst)
+	b.store(t, res)
 	return t.used, nil
 }

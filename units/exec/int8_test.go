@@ -1,0 +1,288 @@
+package exec_test
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"testing"
+
+	"github.com/triune-sim/triune/kernels"
+	"github.com/triune-sim/triune/model"
+	"github.com/triune-sim/triune/model/ops"
+	"github.com/triune-sim/triune/units"
+	"pgregory.net/rapid"
+)
+
+// convI8 is the geometry of a quantized convolution under test.
+type convI8 struct {
+	n, c, h, w, oc, k, stride, pad, groups int
+	signedIn, signedOut, relu, bias        bool
+	zeroIn, zeroOut                        int
+	perChannel                             bool
+}
+
+// integerConv is the integer reference: exact sums of (q - zero) * w over the
+// real pixels, scaled to units of the output scale, biased, clamped and rounded
+// in float32 steps (the definition of kernels.ConvI8). It shares no code with
+// the executor.
+func (c convI8) integerConv(q []int, w []int8, ws []float32, bias []float32, sIn, sOut float32) []int {
+	oh, ow := (c.h+2*c.pad-c.k)/c.stride+1, (c.w+2*c.pad-c.k)/c.stride+1
+	icg, ocg := c.c/c.groups, c.oc/c.groups
+	lo, hi := 0, 255
+	if c.signedOut {
+		lo, hi = -128, 127
+	}
+	var out []int
+	for n := range c.n {
+		for o := range c.oc {
+			for y := range oh {
+				for x := range ow {
+					var acc int32
+					for i := range icg {
+						for ky := range c.k {
+							for kx := range c.k {
+								iy, ix := y*c.stride-c.pad+ky, x*c.stride-c.pad+kx
+								if iy < 0 || iy >= c.h || ix < 0 || ix >= c.w {
+									continue
+								}
+								v := q[((n*c.c+o/ocg*icg+i)*c.h+iy)*c.w+ix] - c.zeroIn
+								acc += int32(v) * int32(w[((o*icg+i)*c.k+ky)*c.k+kx])
+							}
+						}
+					}
+					// In units of the output scale, each step rounded to float32.
+					f := float32(acc) * (sIn * ws[o%len(ws)] / sOut)
+					if bias != nil {
+						f += bias[o] / sOut
+					}
+					if c.relu {
+						f = max(f, 0)
+					}
+					r := math.RoundToEven(float64(f)) + float64(c.zeroOut)
+					out = append(out, int(min(max(r, float64(lo)), float64(hi))))
+				}
+			}
+		}
+	}
+	return out
+}
+
+// A W8A8 convolution on the Neural Engine gives the integer reference's codes,
+// bit for bit, for any geometry, sign and zero point.
+func TestInt8ConvolutionIsExact(t *testing.T) {
+	pool := kernels.NewPool(2)
+	defer pool.Close()
+	rapid.Check(t, func(rt *rapid.T) {
+		b := func(name string) bool { return rapid.Bool().Draw(rt, name) }
+		i := func(lo, hi int, name string) int { return rapid.IntRange(lo, hi).Draw(rt, name) }
+		c := convI8{n: i(1, 2, "n"), h: i(1, 9, "h"), w: i(1, 9, "w"), k: i(1, 3, "k"), stride: i(1, 2, "stride"), pad: i(0, 2, "pad"),
+			signedIn: b("signed in"), signedOut: b("signed out"), relu: b("relu"), bias: b("bias"), perChannel: b("per channel")}
+		switch i(0, 2, "groups") {
+		case 0:
+			c.c, c.oc, c.groups = i(1, 40, "c"), i(1, 40, "oc"), 1
+		case 1:
+			c.c = i(1, 40, "c")
+			c.oc, c.groups = c.c, c.c
+		default:
+			c.groups = i(2, 3, "g")
+			c.c, c.oc = c.groups*i(1, 9, "cg"), c.groups*i(1, 9, "og")
+		}
+		if c.h+2*c.pad < c.k || c.w+2*c.pad < c.k {
+			rt.Skip()
+		}
+		c.zeroIn, c.zeroOut = i(0, 255, "zero in"), i(0, 255, "zero out")
+		if c.signedIn {
+			c.zeroIn -= 128
+		}
+		if c.signedOut {
+			c.zeroOut -= 128
+		}
+		c.compare(t, rt, pool, uint64(i(0, 1<<30, "seed")))
+	})
+}
+
+func (c convI8) compare(t *testing.T, rt *rapid.T, pool *kernels.Pool, seed uint64) {
+	m := newMaker(t, seed)
+	// A power of two: every code is an exact fp16 value before it is quantized.
+	const sIn, sOut = float32(1.0 / 32), float32(0.11)
+	x := m.input(model.Float32, c.n, c.c, c.h, c.w)
+	d := m.quantized(x, sIn, c.zeroIn, c.signedIn)
+	axis := -1
+	if c.perChannel {
+		axis = 0
+	}
+	w := m.int8Weight(0.3, axis, c.oc, c.c/c.groups, c.k, c.k)
+	var bias *model.Value
+	var biasF []float32
+	if c.bias {
+		bias = m.weight(1, c.oc)
+		bt, _ := bias.Const.Value()
+		biasF = bt.Float32s()
+	}
+	y := m.op("Conv", attrs{"group": c.groups, "strides": []int{c.stride, c.stride}, "pads": []int{c.pad, c.pad, c.pad, c.pad}}, d, w, bias)
+	if c.relu {
+		y = m.op("Relu", nil, y)
+	}
+	od := model.UInt8
+	if c.signedOut {
+		od = model.Int8
+	}
+	zo := model.NewTensor(od)
+	zo.SetInt(0, int64(c.zeroOut))
+	out := m.op("QuantizeLinear", nil, y, m.scalar(sOut), m.constant(zo))
+	g := m.done(out)
+
+	in := model.NewTensor(model.Float32, c.n, c.c, c.h, c.w)
+	q := make([]int, in.Len())
+	for k := range q {
+		q[k] = m.r.IntN(256)
+		if c.signedIn {
+			q[k] -= 128
+		}
+		in.Set(k, float64(float32(q[k]-c.zeroIn)*sIn))
+	}
+	a := w.Const.Storage.(*model.Affine)
+	codes, _ := a.Codes.Value()
+	ws, _ := a.Scale.Value()
+	want := c.integerConv(q, model.View[int8](codes), ws.Float32s(), biasF, sIn, sOut)
+
+	net, err := model.Lower(g)
+	if err != nil {
+		rt.Fatal(err)
+	}
+	o := on(net, units.NE)
+	o.Pool = pool
+	got := run(t, net, o, map[string]*model.Tensor{x.Name: in})[0]
+	if got.Len() != len(want) {
+		rt.Fatalf("%d codes, want %d", got.Len(), len(want))
+	}
+	for k, v := range want {
+		if int(got.IntAt(k)) != v {
+			rt.Fatalf("%+v: code %d is %d, the integer reference gives %d", c, k, got.IntAt(k), v)
+		}
+	}
+}
+
+// A W8A8 linear layer on the Neural Engine gives the integer reference's codes.
+func TestInt8LinearIsExact(t *testing.T) {
+	for _, transB := range []int{0, 1} {
+		for _, k := range []int{1, 3, 16, 67, 300} {
+			for _, n := range []int{1, 15, 16, 33} {
+				t.Run(fmt.Sprintf("transB%d k%d n%d", transB, k, n), func(t *testing.T) {
+					m := newMaker(t, uint64(k*100+n))
+					x := m.input(model.Float32, 3, k)
+					const sIn, zIn, sOut, zOut = float32(0.021), 117, float32(0.4), -5
+					shape, axis := []int{k, n}, 1
+					if transB == 1 {
+						shape, axis = []int{n, k}, 0
+					}
+					w := m.int8Weight(0.3, axis, shape...)
+					y := m.op("Gemm", attrs{"transB": transB}, m.quantized(x, sIn, zIn, false), w, nil)
+					zo := model.NewTensor(model.Int8)
+					zo.SetInt(0, zOut)
+					g := m.done(m.op("QuantizeLinear", nil, y, m.scalar(sOut), m.constant(zo)))
+					in := randomInputs(g, 5)
+					a := w.Const.Storage.(*model.Affine)
+					codes, _ := a.Codes.Value()
+					ws, _ := a.Scale.Value()
+					net, err := model.Lower(g)
+					if err != nil {
+						t.Fatal(err)
+					}
+					got := run(t, net, on(net, units.NE), in)[0]
+					f := in[x.Name].Float32s()
+					for r := range 3 {
+						for c := range n {
+							var acc int32
+							for i := range k {
+								h := kernels.F16ToFloat(kernels.F16Bits(f[r*k+i])) // the NE holds fp16
+								q := int32(min(max(math.RoundToEven(float64(h/sIn))+zIn, 0), 255)) - zIn
+								at := i*n + c
+								if transB == 1 {
+									at = c*k + i
+								}
+								acc += q * int32(codes.IntAt(at))
+							}
+							v := float32(acc) * (sIn * ws.Float32s()[c] / sOut)
+							want := int64(min(max(math.RoundToEven(float64(v))+zOut, -128), 127))
+							if got.IntAt(r*n+c) != want {
+								t.Fatalf("row %d column %d: code %d, want %d", r, c, got.IntAt(r*n+c), want)
+							}
+						}
+					}
+				})
+			}
+		}
+	}
+}
+
+// quantizedGraphs are chains of quantized operators.
+var quantizedGraphs = map[string]func(m *maker) *model.Graph{
+	"conv, residual of codes, pool, concat": func(m *maker) *model.Graph {
+		x := m.input(model.Float32, 1, 16, 8, 8)
+		q := m.quantized(x, 0.03, 128, false)
+		a := m.quantized(m.op("Relu", nil, m.op("Conv", nil, q, m.int8Weight(0.3, 0, 32, 16, 1, 1), m.weight(1, 32))), 0.03, 0, false)
+		b := m.quantized(m.op("Conv", attrs{"pads": []int{1, 1, 1, 1}}, a, m.int8Weight(0.08, 0, 32, 32, 3, 3), nil), 0.04, 3, true)
+		s := m.quantized(m.op("Relu", nil, m.op("Add", nil, a, b)), 0.05, 0, false)
+		p := m.quantized(m.op("MaxPool", attrs{"kernel_shape": []int{2, 2}, "strides": []int{2, 2}}, s), 0.05, 0, false)
+		v := m.quantized(m.op("AveragePool", attrs{"kernel_shape": []int{2, 2}, "strides": []int{2, 2}}, b), 0.04, 3, true)
+		c := m.quantized(m.op("Concat", attrs{"axis": 1}, p, v), 0.05, 10, true)
+		g := m.quantized(m.op("GlobalAveragePool", nil, c), 0.02, 0, true)
+		f := m.op("Flatten", attrs{"axis": 1}, g)
+		f = m.quantized(f, 0.02, 0, true)
+		return m.done(m.op("Gemm", attrs{"transB": 1}, f, m.int8Weight(0.2, 0, 10, 64), m.weight(1, 10)))
+	},
+	"moves of codes": func(m *maker) *model.Graph {
+		x := m.input(model.Float32, 1, 16, 8, 8)
+		q := m.quantized(m.op("Relu", nil, m.op("Conv", nil, m.quantized(x, 0.03, 0, true), m.int8Weight(0.3, -1, 16, 16, 1, 1), nil)), 0.03, 7, false)
+		t := m.quantized(m.op("Transpose", attrs{"perm": []int{0, 2, 3, 1}}, q), 0.03, 7, false)
+		r := m.quantized(m.op("Reshape", nil, t, m.ints(1, 64, 16)), 0.03, 7, false)
+		p := m.quantized(m.op("Pad", nil, q, m.ints(0, 0, 1, 1, 0, 0, 1, 1)), 0.03, 7, false)
+		return m.done(m.op("MatMul", nil, r, m.int8Weight(0.3, 1, 16, 5)), m.op("Sigmoid", nil, p), m.op("Mul", nil, q, q))
+	},
+	"matmul and softmax of codes": func(m *maker) *model.Graph {
+		x := m.input(model.Float32, 2, 5, 8)
+		q := m.quantized(x, 0.03, 0, true)
+		k := m.quantized(m.op("Transpose", attrs{"perm": []int{0, 2, 1}}, q), 0.03, 0, true)
+		s := m.quantized(m.op("Softmax", nil, m.quantized(m.op("MatMul", nil, q, k), 0.1, 0, true)), 1.0/256, 0, false)
+		return m.done(m.op("MatMul", nil, s, q))
+	},
+	"quantized input and output of the graph": func(m *maker) *model.Graph {
+		x := m.input(model.UInt8, 1, 3, 6, 6)
+		z := model.NewTensor(model.UInt8)
+		d := m.op("DequantizeLinear", nil, x, m.scalar(0.02), m.constant(z))
+		y := m.op("Conv", nil, d, m.int8Weight(0.5, 0, 8, 3, 3, 3), m.weight(1, 8))
+		return m.done(m.op("QuantizeLinear", nil, y, m.scalar(0.02), m.constant(z)))
+	},
+}
+
+// Chains of quantized operators stay within the steps that a rounding near a
+// boundary can flip: on the CPU, whose arithmetic is the float64 reference's
+// up to fp32 rounding, and on the NE, where operands are rounded to fp16.
+// A flipped code is one step off, and no chain is longer than eight.
+func TestQuantizedChains(t *testing.T) {
+	for name, f := range quantizedGraphs {
+		for k := range units.Kind(units.NumKinds) {
+			t.Run(fmt.Sprintf("%s on %v", name, k), func(t *testing.T) {
+				g := f(newMaker(t, 11))
+				in := randomInputs(g, 13)
+				want, err := ops.EvalGraph(context.Background(), g, in, ops.Options{Float64: true})
+				if err != nil {
+					t.Fatal(err)
+				}
+				net, err := model.Lower(g)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got := run(t, net, on(net, k), in)
+				for i, v := range g.Outputs {
+					e := relError(got[i], want[v.Name])
+					t.Logf("%s: %.3g", v.Name, e)
+					if e > 0.02 {
+						t.Errorf("output %s: relative error %.3g", v.Name, e)
+					}
+				}
+			})
+		}
+	}
+}
