@@ -1,0 +1,49 @@
+package scheduler
+
+import (
+	"github.com/triune-sim/triune/model"
+	"github.com/triune-sim/triune/units"
+)
+
+// Stage is what one segment of a plan asks of its unit: the grain at which
+// requests of several models take turns.
+type Stage struct {
+	Unit units.Kind
+	// MS is the time on an otherwise idle device: the segment's layers, the
+	// transfers before them, and the floor where the unit is used for the
+	// first time.
+	MS float64
+	// DRAMBytes is the segment's traffic, and DRAMMS the time that it takes
+	// alone: how far another unit's traffic can slow the segment.
+	DRAMBytes, DRAMMS float64
+	EnergyMJ          float64 // dynamic energy; static power comes on top
+}
+
+// Stages cuts a plan into its segments. HandlingMS + the sum of the stages'
+// MS is the plan's latency.
+func (p *Plan) Stages(net *model.Network, m *units.Machine) []Stage {
+	out := make([]Stage, len(p.Segments))
+	var seen [NumUnits]bool
+	var est units.Estimate
+	for i, sg := range p.Segments {
+		u := m.Units[sg.Unit]
+		rates := u.Rates()
+		st := Stage{Unit: sg.Unit, MS: sg.LatencyMS}
+		if !seen[sg.Unit] {
+			seen[sg.Unit] = true
+			st.MS += rates.FloorMS
+		}
+		for pos := sg.First; pos <= sg.Last; pos++ {
+			u.Estimate(net.Layers[p.Position(pos)], &est)
+			st.EnergyMJ += est.EnergyMJ
+			st.DRAMBytes += float64(est.DRAMBytes + est.WeightBytes)
+			st.DRAMMS += est.WeightMS
+			if rates.StreamGBs > 0 {
+				st.DRAMMS += min(est.ActivationMS, float64(est.DRAMBytes)/(rates.StreamGBs*1e6))
+			}
+		}
+		st.DRAMMS = min(st.DRAMMS, st.MS)
+		out[i] = st
+	}
+	return out
+}
