@@ -59,6 +59,7 @@ type NE struct {
 	BorderPasses *Param `yaml:"border_passes" unit:"passes" doc:"fp16 passes over a quantized tensor whose last operator computes in floating point"`
 	ChipGBs      *Param `yaml:"chip_gbs" unit:"GB/s" doc:"activation bandwidth of the on-chip store"`
 	SpillGBs     *Param `yaml:"spill_gbs" unit:"GB/s" doc:"activation bandwidth of what does not fit the store"`
+	IOGBs        *Param `yaml:"io_gbs" unit:"GB/s" doc:"rate at which a request's own inputs and outputs reach the unit, beside their traffic inside"`
 	StreamGBs    *Param `yaml:"stream_gbs" unit:"GB/s" doc:"rate at which weights stream from DRAM"`
 	PrefetchMB   *Param `yaml:"prefetch_mb" unit:"MB" doc:"how far the weight stream may run ahead of compute"`
 	ExpandGBs    *Param `yaml:"expand_gbs" unit:"GB/s" doc:"rate at which compressed weights expand, in bytes of their dense form"`

@@ -14,6 +14,9 @@ func (lo *lowering) facts(net *Network, l *Layer, d *draft) {
 	for _, i := range l.Inputs {
 		e := net.Edges[i]
 		f.InElems += e.Elems
+		if e.Producer < 0 && !e.Integer {
+			f.IOElems += e.Elems
+		}
 		if e.Quantized {
 			f.QuantInElems += e.Elems
 		}
@@ -28,6 +31,9 @@ func (lo *lowering) facts(net *Network, l *Layer, d *draft) {
 	for _, o := range l.Outputs {
 		e := net.Edges[o]
 		f.OutElems += e.Elems
+		if e.Output && !e.Integer {
+			f.IOElems += e.Elems
+		}
 		if e.Quantized {
 			f.QuantOutElems += e.Elems
 		}

@@ -126,6 +126,9 @@ type Facts struct {
 	InElems, OutElems int64 // activation elements read and written, summed over edges
 	// QuantInElems and QuantOutElems are the parts carried as 8-bit codes.
 	QuantInElems, QuantOutElems int64
+	// IOElems is the part of both that crosses the graph's border: its inputs
+	// and outputs.
+	IOElems int64
 	// ResidualElems is the part of InElems read by a fused residual add.
 	ResidualElems int64
 	// InPad64 and OutPad64 are the padding factors (>= 1) that aligning the

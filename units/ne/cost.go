@@ -24,6 +24,7 @@ type Unit struct {
 	streamMS, expandMS    float64 // bytes a ms
 	move, concat, linear  float64
 	kernelMax             int
+	ioMS                  float64 // bytes a ms
 	lutMS, layerMS        float64
 	pjMAC, pjInt8, pjOp   float64
 	pjChip, pjDRAM        float64
@@ -63,6 +64,7 @@ func New(d *device.Device) *Unit {
 		streamMS:   min(n.StreamGBs.Value, d.DRAMGBs.Value) * 1e6,
 		expandMS:   n.ExpandGBs.Value * 1e6,
 		move:       n.MoveFactor.Value,
+		ioMS:       n.IOGBs.Value * 1e6,
 		concat:     n.ConcatFactor.Value,
 		linear:     n.Linear.Value,
 		kernelMax:  max(1, int(n.KernelMax.Value)),
@@ -195,7 +197,8 @@ func (u *Unit) traffic(l *model.Layer, e *units.Estimate) {
 	if set > u.store {
 		spill = bytes * min(1, (set-u.store)/(u.spread*u.store))
 	}
-	e.ActivationMS = (bytes-spill)/u.chipMS + spill/u.spillMS
+	// The graph's own inputs and outputs come through buffers of the caller.
+	e.ActivationMS = (bytes-spill)/u.chipMS + spill/u.spillMS + 2*float64(f.IOElems)/u.ioMS
 	e.DRAMBytes = int64(spill)
 	e.ChipBytes = int64(bytes - spill)
 }
