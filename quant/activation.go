@@ -69,7 +69,6 @@ type quantizer struct {
 	cfg       *ActivationConfig
 	ranges    Ranges
 	report    *Report
-	float     model.DType // of the graph's activations that are quantised
 	consumers map[*model.Value][]*model.Node
 	output    map[*model.Value]bool
 	roles     map[model.Op]role

@@ -46,9 +46,10 @@ func (k *compressor) prune(cfg OpConfig, w *weight) (*model.Const, string, error
 		if err != nil {
 			return nil, err
 		}
-		m := newMask(cfg, arithOf(c.DType), v, c.Shape)
+		a := arithOf(c.DType)
+		m := newMask(cfg, a, v, c.Shape)
 		if want >= 0 {
-			m.resize(v, want)
+			m.resize(a, v, want)
 		}
 		return m, nil
 	})
@@ -232,44 +233,48 @@ func newMask(cfg OpConfig, a arith, w []float32, shape model.Shape) *mask {
 // resize changes a mask to keep exactly n weights, for lazy constants whose
 // size was given out before their values were known: of those tied at the
 // border, the first ones in order of index.
-func (m *mask) resize(w []float32, n int) {
+func (m *mask) resize(a arith, w []float32, n int) {
 	if m.kept == n {
 		return
 	}
-	idx := make([]int, 0, len(w))
-	want := m.kept < n // true: bring back pruned weights, the greatest first
+	back := m.kept < n // bring back pruned weights, the greatest first; else drop the least
+	var mag []float32
 	for i, k := range m.keep {
-		if k != want {
-			idx = append(idx, i)
+		if k != back {
+			mag = append(mag, abs32(w[i]))
 		}
 	}
-	slices.SortStableFunc(idx, func(i, j int) int {
-		x, y := abs32(w[i]), abs32(w[j])
-		if want {
-			x, y = y, x
+	d := m.kept - n
+	at := d - 1
+	if back {
+		d = -d
+		at = len(mag) - d
+	}
+	border, _ := a.orderStats(mag, at, at)
+	ties := d // how many of those at the border change
+	for i, k := range m.keep {
+		if k == back {
+			continue
 		}
-		switch {
-		case x < y:
-			return -1
-		case x > y:
-			return 1
+		if x := abs32(w[i]); back && x > border || !back && x < border {
+			m.keep[i] = back
+			ties--
 		}
-		if want {
-			return i - j
+	}
+	flip := func(i int) {
+		if ties > 0 && m.keep[i] != back && abs32(w[i]) == border {
+			m.keep[i] = back
+			ties--
 		}
-		return j - i
-	})
-	for _, i := range idx {
-		if m.kept == n {
-			break
-		}
-		m.keep[i] = want
-		if want {
-			m.kept++
+	}
+	for i := range w {
+		if back {
+			flip(i)
 		} else {
-			m.kept--
+			flip(len(w) - 1 - i)
 		}
 	}
+	m.kept = n
 }
 
 // nm zeroes the n least of every m consecutive weights along the axis, padding

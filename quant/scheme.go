@@ -325,7 +325,8 @@ var (
 //	w8 w4 u8 u4          linear, per output channel, symmetric (w signed, u unsigned)
 //	w8-tensor w4b32      per tensor, per block of 32 input channels; -lin: asymmetric
 //	a8                   8-bit activations (training rule; a8-ptq: post-training rule)
-//	w8a8 w4a8 p4a8       both
+//	w8a8 w4a8 p4a8       both; with the training rule weights of any size are
+//	                     quantised, as training does, otherwise those above 2048
 //	p8 p6 p4 p3 p2 p1    k-means palettes; p4g16: a table for 16 channels;
 //	                     p4v2: vectors of 2; p4-uniform; p4-scale: per-channel
 //	                     scale; p-unique: lossless
@@ -440,6 +441,16 @@ func Parse(name string) (Scheme, error) {
 		}
 		if err != nil {
 			return Scheme{}, err
+		}
+	}
+	if s.Activations != nil && s.Activations.Rule == Training {
+		// Training quantises every weight of the operators it quantises,
+		// however small.
+		for i, st := range s.Stages {
+			if c, ok := st.Global.(Linear); ok {
+				c.Threshold = 0
+				s.Stages[i].Global = c
+			}
 		}
 	}
 	return s, nil
