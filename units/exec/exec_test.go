@@ -2,7 +2,6 @@ package exec_test
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -12,7 +11,6 @@ import (
 	"github.com/triune-sim/triune/model/ops"
 	"github.com/triune-sim/triune/model/passes"
 	"github.com/triune-sim/triune/model/zoo"
-	"github.com/triune-sim/triune/units"
 	"github.com/triune-sim/triune/units/exec"
 )
 
@@ -118,5 +116,3 @@ func TestZooAgainstFloat64(t *testing.T) {
 	}
 }
 
-var _ = fmt.Sprint
-var _ = units.CPU

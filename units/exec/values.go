@@ -1,0 +1,68 @@
+package exec
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/triune-sim/triune/kernels"
+	"github.com/triune-sim/triune/model"
+)
+
+// Values runs a graph in fp32 on named inputs and shows every float tensor of
+// known shape to see, graph inputs included: what calibration of activation
+// ranges needs. It is far faster than the reference evaluation. The tensors are
+// only valid during the call of see. The graph is not changed.
+type Values struct {
+	prog   *Program
+	inputs []*model.Value // of the caller's graph
+	values []*model.Value
+}
+
+// NewValues compiles a graph for [Values.Run]; pool may be nil.
+func NewValues(g *model.Graph, pool *kernels.Pool) (*Values, error) {
+	v := &Values{inputs: g.Inputs}
+	c := g.Clone()
+	c.Outputs = nil
+	for i, n := range g.Nodes {
+		for k, o := range n.Outputs {
+			if isFloat(o) && o.Shape.Known() {
+				v.values = append(v.values, o)
+				c.Outputs = append(c.Outputs, c.Nodes[i].Outputs[k])
+			}
+		}
+	}
+	net, err := model.Lower(c)
+	if err != nil {
+		return nil, err
+	}
+	v.prog, err = Compile(net, Options{Pool: pool})
+	return v, err
+}
+
+// Run executes the graph once and calls see for each tensor, in graph order.
+func (v *Values) Run(ctx context.Context, inputs map[string]*model.Tensor, see func(v *model.Value, t *model.Tensor) error) error {
+	args := make([]*model.Tensor, len(v.inputs))
+	for i, in := range v.inputs {
+		if args[i] = inputs[in.Name]; args[i] == nil {
+			return fmt.Errorf("exec: input %q is missing, want %s%v", in.Name, in.DType, in.Shape)
+		}
+		if isFloat(in) {
+			if err := see(in, args[i]); err != nil {
+				return err
+			}
+		}
+	}
+	out, err := v.prog.Run(ctx, args, nil)
+	if err != nil {
+		return err
+	}
+	for i, t := range out {
+		if err := see(v.values[i], t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close drops the weights.
+func (v *Values) Close() { v.prog.Close() }
