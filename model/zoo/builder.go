@@ -15,6 +15,7 @@ type builder struct {
 	g       *model.Graph
 	seedKey string // network name without the input size: weights depend on it
 	moments map[*model.Value]moment
+	offsets map[*model.Value]offset // of depthwise convolutions, for their batch norm
 	names   map[string]int
 	ints    map[string]*model.Value // shared small int64 constants
 	eps     float64                 // of batch norms
@@ -27,6 +28,7 @@ func newBuilder(name, seedKey string) *builder {
 		g:       &model.Graph{Name: name, Format: "zoo", Opset: "24"},
 		seedKey: seedKey,
 		moments: map[*model.Value]moment{},
+		offsets: map[*model.Value]offset{},
 		names:   map[string]int{},
 		ints:    map[string]*model.Value{},
 		eps:     1e-5,
@@ -103,6 +105,17 @@ func (b *builder) normal(name string, mean, std float64, shape ...int) *model.Va
 	return b.constant(name, fillNormal(seedOf(b.seedKey, name), mean, std, shape))
 }
 
+// filters returns weights of shape [out, ...] for inputs of moment m; with
+// center each of the filters has a zero sum. Depthwise filters (one input
+// channel) have not: see offset.
+func (b *builder) filters(name string, m moment, fanIn int, center bool, shape ...int) *model.Value {
+	center = center && fanIn >= 8
+	if center || len(shape) > 1 && shape[1] == 1 {
+		m = m.centered()
+	}
+	return b.constant(name, fillFilters(seedOf(b.seedKey, name), m.std(fanIn), fanIn, center, shape))
+}
+
 func (b *builder) uniform(name string, lo, hi float64, shape ...int) *model.Value {
 	return b.constant(name, fillUniform(seedOf(b.seedKey, name), lo, hi, shape))
 }
@@ -144,15 +157,24 @@ func (b *builder) conv(x *model.Value, name string, c conv) *model.Value {
 	}
 	n, in, h, w := x.Shape[0], x.Shape[1], x.Shape[2], x.Shape[3]
 	fan := in / groups * c.k * c.k
-	ins := []*model.Value{x, b.normal(name+".weight", 0, b.moments[x].std(fan), c.out, in/groups, c.k, c.k)}
+	weight := b.filters(name+".weight", b.moments[x], fan, in/groups > 1, c.out, in/groups, c.k, c.k)
+	ins := []*model.Value{x, weight}
+	var off offset
+	if in == groups {
+		off = offset{w: weight.Const, n: fan, mean: math.Sqrt(common * b.moments[x].pos)}
+	}
 	if c.bias {
-		ins = append(ins, b.normal(name+".bias", 0, 0.05, c.out))
+		ins = append(ins, b.constant(name+".bias", off.bias(seedOf(b.seedKey, name+".bias"), -1, 0.05, c.out)))
+		off = offset{}
 	}
 	y := b.node("Conv", name, model.Attrs{
 		"kernel_shape": []int{c.k, c.k}, "strides": []int{stride, stride}, "dilations": []int{1, 1},
 		"pads": []int{pad, pad, pad, pad}, "group": groups,
 	}, x.DType, model.Shape{n, c.out, (h+2*pad-c.k)/stride + 1, (w+2*pad-c.k)/stride + 1}, ins...)
 	b.moments[y] = moment{1, 0}
+	if off.w != nil {
+		b.offsets[y] = off
+	}
 	return y
 }
 
@@ -166,11 +188,11 @@ func (b *builder) bn(x *model.Value, name string, last bool) *model.Value {
 		lo, hi = 0.2, 0.8
 	}
 	y := b.node("BatchNormalization", name, model.Attrs{"epsilon": b.eps}, x.DType, x.Shape, x,
-		b.uniform(name+".weight", lo, hi, c), b.normal(name+".bias", 0, 0.2, c),
-		b.normal(name+".running_mean", 0, 0.2, c), b.uniform(name+".running_var", 0.7, 1.4, c))
+		b.uniform(name+".weight", lo, hi, c), b.normal(name+".bias", 0, 0.1, c),
+		b.constant(name+".running_mean", b.offsets[x].bias(seedOf(b.seedKey, name+".running_mean"), 1, 0.05, c)), b.uniform(name+".running_var", 0.7, 1.4, c))
 	// E[1/v] of the variances is 0.99; E[g^2] is mean^2 + width^2/12.
 	mean := (lo + hi) / 2
-	b.moments[y] = moment{(mean*mean+(hi-lo)*(hi-lo)/12)*(b.moments[x].ms+0.04) + 0.04, 0}
+	b.moments[y] = moment{(mean*mean+(hi-lo)*(hi-lo)/12)*b.moments[x].ms + 0.01, 0}
 	return y
 }
 
@@ -201,21 +223,25 @@ const (
 	geluMS  = 0.4252
 )
 
+// smooth is the moment after a smooth rectifier. Its mean makes up a smaller
+// share of the mean square than a ReLU's (0.12 for Swish).
+func (m moment) smooth(f float64) moment { return moment{m.ms * f, m.ms * f * 0.38} }
+
 func swish(b *builder, x *model.Value) *model.Value {
 	y := b.node("Swish", "", model.Attrs{"alpha": 1.0}, x.DType, x.Shape, x)
-	b.moments[y] = b.moments[x].scaled(swishMS)
+	b.moments[y] = b.moments[x].smooth(swishMS)
 	return y
 }
 
 func hardSwish(b *builder, x *model.Value) *model.Value {
 	y := b.node("HardSwish", "", nil, x.DType, x.Shape, x)
-	b.moments[y] = b.moments[x].scaled(swishMS)
+	b.moments[y] = b.moments[x].smooth(swishMS)
 	return y
 }
 
 func gelu(b *builder, x *model.Value) *model.Value {
 	y := b.node("Gelu", "", model.Attrs{"approximate": "none"}, x.DType, x.Shape, x)
-	b.moments[y] = b.moments[x].scaled(geluMS)
+	b.moments[y] = b.moments[x].smooth(geluMS)
 	return y
 }
 
@@ -312,7 +338,7 @@ func (b *builder) flatten(x *model.Value) *model.Value {
 func (b *builder) linear(x *model.Value, name string, out int) *model.Value {
 	k := x.Shape[1]
 	y := b.node("Gemm", name, model.Attrs{"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1}, x.DType, model.Shape{x.Shape[0], out}, x,
-		b.normal(name+".weight", 0, b.moments[x].std(k), out, k), b.normal(name+".bias", 0, 0.05, out))
+		b.filters(name+".weight", b.moments[x], k, true, out, k), b.normal(name+".bias", 0, 0.05, out))
 	b.moments[y] = moment{1, 0}
 	return y
 }

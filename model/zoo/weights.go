@@ -49,6 +49,72 @@ func fillNormal(seed uint64, mean, std float64, shape model.Shape) *model.Const 
 	})
 }
 
+// fillFilters returns the weights of filters of n elements each, one after the
+// other: normal, and with center of zero sum, so that a filter does not see
+// what all its inputs have in common.
+//
+// Rectified inputs have a positive mean. Through filters of independent
+// weights that mean swamps the signal within a few layers, and a deep untrained
+// network gives nearly the same output for every input; batch norm takes it
+// away in training, zero-sum filters do here.
+func fillFilters(seed uint64, std float64, n int, center bool, shape model.Shape) *model.Const {
+	if !center {
+		return fillNormal(seed, 0, std, shape)
+	}
+	return model.NewLazy(model.Float32, shape, func() (*model.Tensor, error) {
+		t := model.NewTensor(model.Float32, shape...)
+		v, s := model.View[float32](t), float32(std)
+		for at := 0; at+n <= len(v); at += n {
+			f := v[at : at+n]
+			sum := float32(0)
+			for i := range f {
+				f[i] = s * normal(splitmix(seed, at+i))
+				sum += f[i]
+			}
+			sum /= float32(n)
+			for i := range f {
+				f[i] -= sum
+			}
+		}
+		return t, nil
+	})
+}
+
+// offset is the mean that the outputs of a depthwise convolution have because
+// its rectified inputs have one: the sum of a filter times that mean. The batch
+// norm (or bias) that follows takes it away, as training would have it; a
+// depthwise filter of zero sum would take away the signal as well.
+type offset struct {
+	w    *model.Const // nil for none
+	n    int          // elements of a filter
+	mean float64      // of the inputs
+}
+
+// bias returns a normal vector of mean zero and deviation std, plus sign times
+// the offset.
+func (o offset) bias(seed uint64, sign, std float64, c int) *model.Const {
+	shape := model.Shape{c}
+	if o.w == nil || o.mean == 0 {
+		return fillNormal(seed, 0, std, shape)
+	}
+	return model.NewLazy(model.Float32, shape, func() (*model.Tensor, error) {
+		t := model.NewTensor(model.Float32, shape...)
+		w, err := o.w.Value()
+		if err != nil {
+			return nil, err
+		}
+		f, v := model.View[float32](w), model.View[float32](t)
+		for i := range v {
+			sum := float32(0)
+			for _, x := range f[i*o.n : (i+1)*o.n] {
+				sum += x
+			}
+			v[i] = float32(std)*normal(splitmix(seed, i)) + float32(sign*o.mean)*sum
+		}
+		return t, nil
+	})
+}
+
 // fillUniform returns a constant of values uniform on lo..hi.
 func fillUniform(seed uint64, lo, hi float64, shape model.Shape) *model.Const {
 	n := int(shape.Elems())
@@ -78,8 +144,15 @@ func (m moment) scaled(f float64) moment { return moment{m.ms * f, m.pos * f} }
 
 func (m moment) plus(n moment) moment { return moment{m.ms + n.ms, m.pos + n.pos} }
 
-// std returns the standard deviation of weights that give an output of unit
-// mean square.
+// std returns the standard deviation of independent weights that give an
+// output of unit mean square.
 func (m moment) std(fanIn int) float64 {
 	return 1 / math.Sqrt(float64(max(fanIn, 1))*max(m.ms, 1e-6))
 }
+
+// common is the share of the mean square that the mean of a rectified normal
+// variable makes up: (1/sqrt(2 pi))^2 / (1/2).
+const common = 1 / math.Pi
+
+// centered returns the moment that filters of zero sum see.
+func (m moment) centered() moment { return moment{m.ms - common*m.pos, 0} }
