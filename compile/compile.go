@@ -118,8 +118,16 @@ func Fold(g *model.Graph) (*Folded, error) {
 	return f, nil
 }
 
+// Stored is the scheme that takes a model's weights and quantize operators as
+// they are. A Core ML program keeps its types; any other model is typed fp32
+// for want of a choice, and becomes fp16, as conversion to Core ML makes it.
+var Stored = quant.Scheme{Name: "stored"}
+
 // Apply compresses the folded graph and lowers it.
 func (f *Folded) Apply(s quant.Scheme, o Options) (*Compiled, error) {
+	if s.Name == Stored.Name && f.Graph.Format != "coreml" {
+		s.Float = model.Float16
+	}
 	q, report, err := quant.Apply(f.Graph, s, o.Quant)
 	if err != nil {
 		return nil, err

@@ -12,8 +12,8 @@ func (a *app) benchCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "bench",
 		Short: "Reproduce the published table and its statements, and measure this host",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return usagef("bench: say what: table or claims") },
+		Args:  cobra.ArbitraryArgs,
+		RunE:  group,
 	}
 	c.AddCommand(a.benchTableCommand(), a.benchClaimsCommand())
 	return c

@@ -117,8 +117,8 @@ func (t *target) parseSchemes() ([]quant.Scheme, error) {
 
 // parseScheme reads a scheme's name or a YAML file in coremltools' vocabulary.
 func parseScheme(s string) (quant.Scheme, error) {
-	if s == "stored" {
-		return quant.Scheme{Name: "stored"}, nil
+	if s == compile.Stored.Name {
+		return compile.Stored, nil
 	}
 	if ext := strings.ToLower(filepath.Ext(s)); ext == ".yaml" || ext == ".yml" {
 		f, err := os.Open(s)

@@ -138,7 +138,11 @@ func inspect(g *model.Graph, comp *compile.Compiled, m *units.Machine) inspectio
 	}
 	doc.Ops, doc.Kinds = sorted(ops), sorted(kinds)
 	store := map[string]*storageInfo{}
-	for _, v := range comp.Net.Graph.Consts() {
+	weights := comp.Net.Graph
+	if comp.Scheme.Name == compile.Stored.Name {
+		weights = g // as the file has them
+	}
+	for _, v := range weights.Consts() {
 		k := storageName(v.Const)
 		if store[k] == nil {
 			store[k] = &storageInfo{Storage: k}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -86,6 +87,8 @@ func (a *app) root() *cobra.Command {
 device, places the layers on emulated CPU, GPU and Neural Engine, predicts
 latency, memory, energy and package size layer by layer, and executes the
 network with the arithmetic of the unit each layer landed on.`,
+		Args:          cobra.ArbitraryArgs,
+		RunE:          group,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
@@ -107,6 +110,21 @@ network with the arithmetic of the unit each layer landed on.`,
 	}
 	wrapArgs(root)
 	return root
+}
+
+// group is what a command with subcommands does by itself: it shows its help,
+// or names the subcommands when there is none of that name.
+func group(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return c.Help()
+	}
+	var names []string
+	for _, s := range c.Commands() {
+		if s.IsAvailableCommand() {
+			names = append(names, s.Name())
+		}
+	}
+	return usagef("%s: unknown command %q (want %s)", c.CommandPath(), args[0], strings.Join(names, ", "))
 }
 
 // wrapArgs turns cobra's complaints about positional arguments into usage

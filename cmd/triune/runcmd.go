@@ -18,7 +18,7 @@ import (
 func (a *app) runCommand() *cobra.Command {
 	var t target
 	var inputs, calibrate []string
-	var out, method string
+	var out string
 	var threads int
 	var asJSON bool
 	c := &cobra.Command{
@@ -54,7 +54,7 @@ gives as report.json. Files appear whole or not at all.`,
 					}
 					samples = append(samples, v)
 				}
-				more = append(more, runtime.WithCalibration(method, samples...))
+				more = append(more, runtime.WithCalibration(samples...))
 			}
 			sessions, err := a.open(cmd.Context(), args[0], &t, more...)
 			if err != nil {
@@ -96,7 +96,6 @@ gives as report.json. Files appear whole or not at all.`,
 	c.Flags().StringVarP(&out, "output", "o", "", "folder for the outputs and the report")
 	c.Flags().IntVar(&threads, "threads", 0, "host threads (0: all processors)")
 	c.Flags().StringArrayVar(&calibrate, "calibrate", nil, "a sample for activation ranges, NAME=FILE.npy[,NAME=FILE.npy]; may repeat (default: seeded random inputs)")
-	c.Flags().StringVar(&method, "calibration", "minmax", "how ranges are found from the samples")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the report as one JSON document")
 	return c
 }
