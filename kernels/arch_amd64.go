@@ -2,15 +2,26 @@ package kernels
 
 import "golang.org/x/sys/cpu"
 
-var dwAVX512 = microDW{
-	sizes: []int{28, 24, 20, 16, 14, 12, 10, 8, 7, 6, 5, 4, 3, 2, 1},
-	run: func(t *tileArgs, strideW int) {
-		if strideW > 2 {
-			dwF32Go(t, strideW)
-			return
-		}
-		dwF32AVX512Table[strideW-1][t.p-1](t)
-	},
+func dwAVX512(t *tileArgs, strideW int) {
+	switch strideW {
+	case 1:
+		dwF32AVX512s1(t)
+	case 2:
+		dwF32AVX512s2(t)
+	default:
+		dwF32Go(t, strideW)
+	}
+}
+
+func dwI8VNNI512(t *tileArgsI8, strideW int) {
+	switch strideW {
+	case 1:
+		dwI8VNNI512s1(t)
+	case 2:
+		dwI8VNNI512s2(t)
+	default:
+		dwI8Go(t, strideW)
+	}
 }
 
 var avx512Level = level{
@@ -29,13 +40,7 @@ var avx512vnniLevel = level{
 	f32:  avx512Level.f32,
 	i8:   microI8{maxP: 14, nb: 2, run: func(t *tileArgsI8) { tileI8VNNI512Table[t.nb-1][t.p-1](t) }},
 	dw:   dwAVX512,
-	dwI8: microDWI8{maxP: 16, run: func(t *tileArgsI8, strideW int) {
-		if strideW > 2 {
-			dwI8Go(t, strideW)
-			return
-		}
-		dwI8VNNI512Table[strideW-1][(t.p+3)/4-1](t)
-	}},
+	dwI8: microDWI8{maxP: 16, run: dwI8VNNI512},
 
 	peakF32: peakF32AVX512, peakF32Ops: 24 * 16 * 2,
 	peakI8: peakI8VNNI512, peakI8Ops: 24 * 64 * 2,

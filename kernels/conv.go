@@ -292,11 +292,7 @@ func copyChunk[T float32 | uint8](p *convPlan, buf, src []T, img, r0, c0 int, pa
 	// Columns of the buffer that exist in the source: [left, left+n).
 	left := min(s.PadLeft, p.bufW)
 	n := max(0, min(p.bufW-left, s.InW))
-	fill := func(b []T) {
-		for i := range b {
-			b[i] = pad
-		}
-	}
+	fill := func(b []T) { fillPad(b, pad) }
 	if p.via == viaPlanar {
 		for c := 0; c < s.InC; c++ {
 			for r := 0; r < p.bufRows; r++ {

@@ -128,9 +128,7 @@ func (c *ConvF32) Run(ctx *Ctx, dst, src, res []float32, n int) {
 	t := &ctx.conv
 	*t = convTask{c: c, ctx: ctx, dst: dst, src: src, res: res, chunks: c.plan.chunks()}
 	t.split = c.plan.ocSplit(n*t.chunks, ctx.Threads())
-	for i := range ctx.workers {
-		ctx.workers[i].copied = -1
-	}
+	ctx.forgetCopies()
 	ctx.pool.Run(n*t.chunks*t.split, t)
 	*t = convTask{}
 }

@@ -179,9 +179,7 @@ func (c *ConvI8) run(ctx *Ctx, out outSpec, src []uint8, res Residual, n int) {
 	t := &ctx.convI8
 	*t = convI8Task{c: c, ctx: ctx, out: out, src: src, res: res, chunks: c.plan.chunks()}
 	t.split = c.plan.ocSplit(n*t.chunks, ctx.Threads())
-	for i := range ctx.workers {
-		ctx.workers[i].copied = -1
-	}
+	ctx.forgetCopies()
 	ctx.pool.Run(n*t.chunks*t.split, t)
 	*t = convI8Task{}
 }

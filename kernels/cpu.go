@@ -18,7 +18,7 @@ var genericLevel = level{
 	name: "generic",
 	f32:  microF32{maxP: 4, nb: 1, run: tileF32Go},
 	i8:   microI8{maxP: 4, nb: 1, run: tileI8Go},
-	dw:   microDW{sizes: []int{8, 4, 2, 1}, run: dwF32Go},
+	dw:   dwF32Go,
 	dwI8: microDWI8{maxP: 16, run: dwI8Go},
 
 	peakF32: peakF32Go, peakF32Ops: 8,

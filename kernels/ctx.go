@@ -68,6 +68,13 @@ func (w *workerState) reserve(bytes int) {
 	}
 }
 
+// forgetCopies marks the scratch of all workers as holding nothing.
+func (c *Ctx) forgetCopies() {
+	for i := range c.workers {
+		c.workers[i].copied = -1
+	}
+}
+
 // f32 returns n floats of scratch; contents are whatever was there.
 func (w *workerState) f32(n int) []float32 {
 	w.reserve(4 * n)

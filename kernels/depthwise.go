@@ -1,26 +1,22 @@
 package kernels
 
-import (
-	"slices"
-	"unsafe"
-)
+import "unsafe"
 
 // dwGeom is the walk of a depthwise convolution over one block of 16 channels.
 // Unless there is no padding, the input reaches the micro-kernel through a
 // padded copy in scratch: the whole plane when it is small, else a ring of the
 // input rows that one output row needs, each row copied once.
 type dwGeom struct {
-	s        ConvShape
-	oh, ow   int
-	direct   bool // no padding: read the source in place
-	slots    int  // input rows of the buffer
-	ring     bool
-	line     int // elements of a buffer row
-	bufLen   int
-	chunkOH  int     // output rows of a piece
-	chunks   int     // pieces of a plane
-	taps     [][]tap // one table per rotation of the ring
-	pairRows bool
+	s       ConvShape
+	oh, ow  int
+	direct  bool // no padding: read the source in place
+	slots   int  // input rows of the buffer
+	ring    bool
+	line    int // elements of a buffer row
+	bufLen  int
+	chunkOH int     // output rows of a piece
+	chunks  int     // pieces of a plane
+	taps    [][]tap // one table per rotation of the ring
 }
 
 // dwPlane is the largest padded plane copied whole, in bytes: half of the
@@ -29,7 +25,7 @@ const dwPlane = 24 << 10
 
 // newDWGeom lays the walk out for elements of es bytes; mustCopy keeps the
 // micro-kernel off the source, slack is the spare elements behind the buffer.
-func newDWGeom(s ConvShape, es int, sizes []int, mustCopy bool, slack int) dwGeom {
+func newDWGeom(s ConvShape, es int, mustCopy bool, slack int) dwGeom {
 	g := dwGeom{s: s, oh: s.OutH(), ow: s.OutW()}
 	g.direct = s.PadTop|s.PadLeft|s.PadBottom|s.PadRight == 0 && !mustCopy
 	span := (s.KH-1)*s.DilH + 1
@@ -55,7 +51,6 @@ func newDWGeom(s ConvShape, es int, sizes []int, mustCopy bool, slack int) dwGeo
 		g.chunkOH = ceilDiv(g.oh, g.chunks)
 		g.chunks = ceilDiv(g.oh, g.chunkOH)
 	}
-	g.pairRows = !g.ring && slices.Contains(sizes, 2*g.ow)
 	rot := 1
 	if g.ring {
 		rot = g.slots
@@ -76,43 +71,49 @@ func newDWGeom(s ConvShape, es int, sizes []int, mustCopy bool, slack int) dwGeo
 	return g
 }
 
-// copyRow writes input row y of the plane to the buffer row d, padded.
+// copyRow writes input row y of the plane to the buffer row d, or padding when
+// there is no such row. The columns of padding are in place already.
 func copyRow[T float32 | uint8](g *dwGeom, d, plane []T, y int, pad T, flip uint8) {
 	s := &g.s
 	d = d[:g.line]
 	if y < 0 || y >= s.InH {
-		fillFlip(d, pad, flip)
+		fillPad(d, pad)
 		return
 	}
 	left := min(s.PadLeft*Block, len(d))
-	n := max(0, min(len(d)-left, s.InW*Block))
-	fillFlip(d[:left], pad, flip)
-	in := d[left : left+n]
+	in := d[left : left+max(0, min(len(d)-left, s.InW*Block))]
 	copy(in, plane[y*s.InW*Block:])
-	if b, ok := any(in).([]uint8); ok && flip != 0 {
-		flipBytes(b, flip)
+	if flip != 0 {
+		if b, ok := any(in).([]uint8); ok {
+			flipBytes(b, flip)
+		}
 	}
-	fillFlip(d[left+n:], pad, flip)
 }
 
-// fillFlip sets d to the pad value, in the unsigned domain for bytes.
-func fillFlip[T float32 | uint8](d []T, pad T, flip uint8) {
-	if flip != 0 {
-		pad += T(flip)
+// fillPad sets d to pad.
+func fillPad[T float32 | uint8](d []T, pad T) {
+	if pad == 0 {
+		clear(d)
+		return
 	}
-	for i := range d {
-		d[i] = pad
+	if len(d) == 0 {
+		return
+	}
+	d[0] = pad
+	for n := 1; n < len(d); n *= 2 {
+		copy(d[n:], d[:n])
 	}
 }
 
 // load fills the buffer for the output row y: everything when it is the first
-// of a piece, else the rows that the ring has not seen.
+// of a piece, else the rows that the ring has not seen. pad is the value of
+// padding as the micro-kernel reads it; bytes are xored with flip.
 func load[T float32 | uint8](g *dwGeom, buf, plane []T, y, first int, pad T, flip uint8) {
 	s := &g.s
 	if !g.ring {
 		if y == first {
-			for r := 0; r < g.slots; r++ {
-				copyRow(g, buf[r*g.line:], plane, r-s.PadTop, pad, flip)
+			for r := 0; r < min(s.InH, g.slots-s.PadTop); r++ {
+				copyRow(g, buf[(r+s.PadTop)*g.line:], plane, r, pad, flip)
 			}
 		}
 		return
@@ -136,29 +137,16 @@ type depthwiseF32 struct {
 	mk microDW
 }
 
-// microDW is one level's float32 depthwise micro-kernel, for tileArgs with one
-// block, taps of one vector and dstride of one vector. sizes lists the tile
-// widths it has, descending.
-type microDW struct {
-	sizes []int
-	run   func(t *tileArgs, strideW int)
-}
-
-// fit returns the width of the next tile when left positions remain.
-func (m *microDW) fit(left int) int {
-	n := splitEven(left, m.sizes[0])
-	for _, s := range m.sizes {
-		if s <= n {
-			return s
-		}
-	}
-	return 1
-}
+// microDW is one level's float32 depthwise micro-kernel. It computes rows of
+// p positions of one block: row r reads from a + r*srow, positions step by
+// strideW vectors, each tap is one vector of 16; dst, and res if there is one,
+// are contiguous.
+type microDW func(t *tileArgs, strideW int)
 
 func newDepthwiseF32(s ConvShape, weights []float32) *depthwiseF32 {
 	k := s.KH * s.KW
 	d := &depthwiseF32{mk: cur.dw}
-	d.dwGeom = newDWGeom(s, 4, d.mk.sizes, false, Block)
+	d.dwGeom = newDWGeom(s, 4, false, Block)
 	n := ceilDiv(s.InC, Block) * k * Block
 	d.w = make([]float32, n, n+wSlack)
 	for c := 0; c < s.InC; c++ {
@@ -180,6 +168,7 @@ type dwTask struct {
 
 func (d *depthwiseF32) run(ctx *Ctx, c *ConvF32, dst, src, res []float32, n int) {
 	ctx.dw = dwTask{d, c, ctx, dst, src, res}
+	ctx.forgetCopies()
 	ctx.pool.Run(n*ceilDiv(d.s.InC, Block)*d.chunks, &ctx.dw)
 	ctx.dw = dwTask{}
 }
@@ -195,6 +184,10 @@ func (t *dwTask) RunPiece(i, worker int) {
 	if !d.direct {
 		buf = w.f32(d.bufLen)
 		base = unsafe.Pointer(&buf[0])
+		if w.copied != 0 { // the padding is the same for every plane
+			clear(buf)
+			w.copied = 0
+		}
 	}
 	a := &w.tile
 	a.stride, a.dstride = int64(4*Block*s.StrideW), 4*Block
@@ -204,7 +197,13 @@ func (t *dwTask) RunPiece(i, worker int) {
 	a.ntaps = int64(s.KH * s.KW)
 	y0, y1 := chunk*d.chunkOH, min((chunk+1)*d.chunkOH, d.oh)
 	out := plane * d.oh * d.ow * Block
-	for y := y0; y < y1; y++ {
+	a.p = int64(d.ow)
+	a.srow = int64(4 * s.StrideH * d.line)
+	step := 1
+	if !d.ring {
+		step = y1 - y0
+	}
+	for y := y0; y < y1; y += step {
 		row, taps := base, d.taps[0]
 		if !d.direct {
 			load(&d.dwGeom, buf, src, y, y0, 0, 0)
@@ -214,21 +213,13 @@ func (t *dwTask) RunPiece(i, worker int) {
 		} else {
 			row = unsafe.Add(base, 4*y*s.StrideH*d.line)
 		}
-		a.taps = &taps[0]
-		if d.pairRows && y+1 < y1 {
-			a.a, a.b, a.p = row, unsafe.Add(row, 4*s.StrideH*d.line), int64(2*d.ow)
-			t.tile(a, out+y*d.ow*Block)
-			y++
-			continue
+		a.taps, a.a, a.rows = &taps[0], row, int64(step)
+		at := out + y*d.ow*Block
+		a.dst = unsafe.Pointer(&t.dst[at])
+		if t.res != nil {
+			a.res = unsafe.Pointer(&t.res[at])
 		}
-		for x := 0; x < d.ow; {
-			n := d.mk.fit(d.ow - x)
-			a.a = unsafe.Add(row, int64(x)*a.stride)
-			a.b = unsafe.Add(a.a, secondGroup(n)*a.stride)
-			a.p = int64(n)
-			t.tile(a, out+(y*d.ow+x)*Block)
-			x += n
-		}
+		d.mk(a, s.StrideW)
 	}
 	a.clear()
 	if c.act.Kind != ActNone || c.rnd != RoundNone {
@@ -236,27 +227,21 @@ func (t *dwTask) RunPiece(i, worker int) {
 	}
 }
 
-func (t *dwTask) tile(a *tileArgs, at int) {
-	a.dst = unsafe.Pointer(&t.dst[at])
-	if t.res != nil {
-		a.res = unsafe.Pointer(&t.res[at])
-	}
-	t.d.mk.run(a, t.d.s.StrideW)
-}
-
 // dwF32Go is the plain Go depthwise micro-kernel.
-func dwF32Go(t *tileArgs, _ int) {
+func dwF32Go(t *tileArgs, strideW int) {
 	taps := unsafe.Slice(t.taps, t.ntaps)
-	p1 := (t.p + 1) / 2
-	for p := int64(0); p < t.p; p++ {
-		x := t.position(p, p1)
-		s := *(*[16]float32)(t.bias)
-		for k, tp := range taps {
-			v, w := (*[16]float32)(unsafe.Add(x, tp.off)), (*[16]float32)(unsafe.Add(t.w, k*64))
-			for j := range v {
-				s[j] += v[j] * w[j]
+	bias := (*[16]float32)(t.bias)
+	for r := int64(0); r < t.rows; r++ {
+		for p := int64(0); p < t.p; p++ {
+			x := unsafe.Add(t.a, r*t.srow+p*int64(strideW)*64)
+			s := *bias
+			for k, tp := range taps {
+				v, w := (*[16]float32)(unsafe.Add(x, tp.off)), (*[16]float32)(unsafe.Add(t.w, k*64))
+				for j := range v {
+					s[j] += v[j] * w[j]
+				}
 			}
+			t.store(&s, r*t.p+p, 0, Block)
 		}
-		t.store(&s, p, 0, Block)
 	}
 }

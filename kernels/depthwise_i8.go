@@ -12,11 +12,11 @@ type depthwiseI8 struct {
 	tile   microI8
 }
 
-// microDWI8 is one level's int8 depthwise micro-kernel. It takes up to maxP
-// positions of one block from base a, walks ntaps groups of four taps (their n
-// is ignored), and writes raw sums, [p][16] int32 with room for maxP positions,
-// or, with out = outQ8 and fused set, bytes. It may read up to 64 bytes beyond
-// the inputs of maxP positions.
+// microDWI8 is one level's int8 depthwise micro-kernel. It computes rows of p
+// positions of one block as microDW does, walking ntaps groups of four taps,
+// and writes raw sums, [p][16] int32 with p rounded up to maxP, or, with
+// out = outQ8 and fused set, bytes. It may read up to 64 bytes beyond the
+// inputs of maxP positions.
 type microDWI8 struct {
 	maxP int
 	run  func(t *tileArgsI8, strideW int)
@@ -28,7 +28,7 @@ const dwI8Slack = 2048
 func newDepthwiseI8(s ConvShape, weights []int8) *depthwiseI8 {
 	k := s.KH * s.KW
 	d := &depthwiseI8{mk: cur.dwI8, tile: cur.i8, groups: ceilDiv(k, 4)}
-	d.dwGeom = newDWGeom(s, 1, nil, true, dwI8Slack)
+	d.dwGeom = newDWGeom(s, 1, true, dwI8Slack)
 	for i, t := range d.taps {
 		for len(t)%4 != 0 {
 			t = append(t, t[0])
@@ -63,6 +63,7 @@ type dwI8Task struct {
 
 func (d *depthwiseI8) run(ctx *Ctx, c *ConvI8, out outSpec, src []uint8, res Residual, n int) {
 	ctx.dwI8 = dwI8Task{d, c, ctx, out, src, res}
+	ctx.forgetCopies()
 	ctx.pool.Run(n*ceilDiv(d.s.InC, Block)*d.chunks, &ctx.dwI8)
 	ctx.dwI8 = dwI8Task{}
 }
@@ -79,6 +80,11 @@ func (t *dwI8Task) RunPiece(i, worker int) {
 	sums := unsafe.Slice((*int32)(unsafe.Pointer(&scratch[at])), d.sumLen())
 	late := unsafe.Slice((*float32)(unsafe.Pointer(&scratch[at+4*len(sums)])), d.sumLen())
 	base := unsafe.Pointer(&buf[0])
+	pad, flip := uint8(c.in.zeroU8()), c.in.flip()
+	if w.copied != 0 { // the padding is the same for every plane
+		fillPad(buf, pad)
+		w.copied = 0
+	}
 
 	a := &w.tileI8
 	c.fill(a, t.out, t.res)
@@ -95,40 +101,43 @@ func (t *dwI8Task) RunPiece(i, worker int) {
 	if a.rq8 != 0 {
 		a.rstride = Block
 	}
-	direct := kind == outI32 || kind == outQ8 && a.fused != 0 && t.res.none()
-	flip := c.in.flip()
+	// Bytes without a residual leave the kernel as they are, rows at a time; all
+	// else goes through the raw sums of a few positions.
+	direct := kind == outQ8 && a.fused != 0 && t.res.none()
 	y0, y1 := chunk*d.chunkOH, min((chunk+1)*d.chunkOH, d.oh)
 	out := plane * d.oh * d.ow * Block
-	limit := d.mk.maxP
-	if !direct {
-		limit = min(limit, d.tile.maxP)
+	limit := min(d.mk.maxP, d.tile.maxP)
+	a.srow = int64(s.StrideH * d.line)
+	step := 1
+	if direct && !d.ring {
+		step = y1 - y0
 	}
-	for y := y0; y < y1; y++ {
+	for y := y0; y < y1; y += step {
 		row, taps := base, d.taps[0]
-		load(&d.dwGeom, buf, src, y, y0, uint8(c.in.Zero), flip)
+		load(&d.dwGeom, buf, src, y, y0, pad, flip)
 		if d.ring {
 			taps = d.taps[y*s.StrideH%d.slots]
 		} else {
 			row = unsafe.Add(base, y*s.StrideH*d.line)
 		}
-		for x := 0; x < d.ow; {
+		if direct {
+			a.a, a.taps, a.ntaps, a.w = row, &taps[0], ntaps, wts
+			a.p, a.rows = int64(d.ow), int64(step)
+			a.dst = t.out.at(out + y*d.ow*Block)
+			d.mk.run(a, s.StrideW)
+			continue
+		}
+		for x := 0; x < d.ow; x += limit {
 			n := min(limit, d.ow-x)
 			o := out + (y*d.ow+x)*Block
 			a.a = unsafe.Add(row, int64(x)*a.stride)
-			a.taps, a.ntaps, a.w, a.p = &taps[0], ntaps, wts, int64(n)
+			a.taps, a.ntaps, a.w, a.p, a.rows = &taps[0], ntaps, wts, int64(n), 1
 			a.corr, a.cstride, a.res = corr, 0, nil
-			if direct && (kind == outQ8 || n == limit) {
-				a.dst = t.out.at(o)
-				d.mk.run(a, s.StrideW)
-				x += n
-				continue
-			}
 			a.out, a.dst = outI32, unsafe.Pointer(&sums[0])
 			d.mk.run(a, s.StrideW)
 			a.out = kind
-			if kind == outI32 { // the tail of a row, which the kernel may overrun
+			if kind == outI32 {
 				copy(t.out.i32[o:o+n*Block], sums)
-				x += n
 				continue
 			}
 			// The epilogue alone: a tile without taps that starts from the sums.
@@ -147,29 +156,30 @@ func (t *dwI8Task) RunPiece(i, worker int) {
 			if isLate {
 				c.finishLate(t.out, o, late[:n*Block])
 			}
-			x += n
 		}
 	}
 	*a = tileArgsI8{}
 }
 
 // dwI8Go is the plain Go int8 depthwise micro-kernel.
-func dwI8Go(t *tileArgsI8, _ int) {
+func dwI8Go(t *tileArgsI8, strideW int) {
 	taps := unsafe.Slice(t.taps, 4*t.ntaps)
-	for p := int64(0); p < t.p; p++ {
-		x := unsafe.Add(t.a, p*t.stride)
-		s := *(*[16]int32)(t.corr)
-		for k, tp := range taps {
-			v := (*[16]uint8)(unsafe.Add(x, tp.off))
-			w := (*[64]int8)(unsafe.Add(t.w, k/4*64))
-			for j := range v {
-				s[j] += int32(v[j]) * int32(w[4*j+k%4])
+	for r := int64(0); r < t.rows; r++ {
+		for p := int64(0); p < t.p; p++ {
+			x := unsafe.Add(t.a, r*t.srow+p*int64(strideW)*Block)
+			s := *(*[16]int32)(t.corr)
+			for k, tp := range taps {
+				v := (*[16]uint8)(unsafe.Add(x, tp.off))
+				w := (*[64]int8)(unsafe.Add(t.w, k/4*64))
+				for j := range v {
+					s[j] += int32(v[j]) * int32(w[4*j+k%4])
+				}
 			}
+			if t.out == outI32 {
+				*(*[16]int32)(unsafe.Add(t.dst, (r*t.p+p)*64)) = s
+				continue
+			}
+			t.store(&s, r*t.p+p, 0, Block)
 		}
-		if t.out == outI32 {
-			*(*[16]int32)(unsafe.Add(t.dst, p*64)) = s
-			continue
-		}
-		t.store(&s, p, 0, Block)
 	}
 }

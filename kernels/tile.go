@@ -45,6 +45,8 @@ type tileArgs struct {
 	lanes   int64          // valid lanes of the last block, 1..16
 	p       int64          // positions
 	nb      int64          // blocks, 1 or 2
+	rows    int64          // depthwise: output rows of p positions (counted down)
+	srow    int64          // depthwise: bytes between the inputs of two rows
 }
 
 // microF32 is one level's float32 micro-kernel.
@@ -170,6 +172,8 @@ type tileArgsI8 struct {
 	qlo     float32        // -qzero
 	qhi     float32        // 255 - qzero
 	cstride int64          // bytes between positions of corr, 0 usually
+	rows    int64          // as in tileArgs
+	srow    int64
 }
 
 // microI8 is one level's int8 micro-kernel.

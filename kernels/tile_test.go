@@ -30,6 +30,8 @@ func TestTileOffsets(t *testing.T) {
 		{"i8.rflip", unsafe.Offsetof(i.rflip), 192}, {"i8.qadd", unsafe.Offsetof(i.qadd), 196}, {"i8.qscale", unsafe.Offsetof(i.qscale), 200},
 		{"i8.qinv", unsafe.Offsetof(i.qinv), 204}, {"i8.qlo", unsafe.Offsetof(i.qlo), 212}, {"i8.qhi", unsafe.Offsetof(i.qhi), 216},
 		{"i8.p", unsafe.Offsetof(i.p), 112}, {"i8.qzero", unsafe.Offsetof(i.qzero), 208}, {"i8.cstride", unsafe.Offsetof(i.cstride), 224},
+		{"p", unsafe.Offsetof(f.p), 112}, {"rows", unsafe.Offsetof(f.rows), 128}, {"srow", unsafe.Offsetof(f.srow), 136},
+		{"i8.rows", unsafe.Offsetof(i.rows), 232}, {"i8.srow", unsafe.Offsetof(i.srow), 240},
 		{"tap.n", unsafe.Offsetof(tap{}.n), 8}, {"tap size", unsafe.Sizeof(tap{}), 16},
 	} {
 		if c.got != c.want {

@@ -3,31 +3,7 @@
 package kernels
 
 //go:noescape
-func dwI8VNNI512_1x1(t *tileArgsI8)
+func dwI8VNNI512s1(t *tileArgsI8)
 
 //go:noescape
-func dwI8VNNI512_2x1(t *tileArgsI8)
-
-//go:noescape
-func dwI8VNNI512_3x1(t *tileArgsI8)
-
-//go:noescape
-func dwI8VNNI512_4x1(t *tileArgsI8)
-
-//go:noescape
-func dwI8VNNI512_1x2(t *tileArgsI8)
-
-//go:noescape
-func dwI8VNNI512_2x2(t *tileArgsI8)
-
-//go:noescape
-func dwI8VNNI512_3x2(t *tileArgsI8)
-
-//go:noescape
-func dwI8VNNI512_4x2(t *tileArgsI8)
-
-// dwI8VNNI512Table holds the variants by blocks and positions.
-var dwI8VNNI512Table = [2][4]func(*tileArgsI8){
-	{dwI8VNNI512_1x1, dwI8VNNI512_2x1, dwI8VNNI512_3x1, dwI8VNNI512_4x1},
-	{dwI8VNNI512_1x2, dwI8VNNI512_2x2, dwI8VNNI512_3x2, dwI8VNNI512_4x2},
-}
+func dwI8VNNI512s2(t *tileArgsI8)

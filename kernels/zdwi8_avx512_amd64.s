@@ -2,21 +2,41 @@
 
 #include "textflag.h"
 
-// func dwI8VNNI512_1x1(t *tileArgsI8)
+// func dwI8VNNI512s1(t *tileArgsI8)
 // Requires: AVX, AVX512BW, AVX512F
-TEXT ·dwI8VNNI512_1x1(SB), NOSPLIT, $0-8
-	MOVQ            t+0(FP), R15
+TEXT ·dwI8VNNI512s1(SB), NOSPLIT, $0-8
+	MOVQ         t+0(FP), R15
+	VBROADCASTSS 88(R15), Z28
+	VBROADCASTSS 92(R15), Z29
+	VPBROADCASTD 208(R15), Z30
+	MOVL         208(R15), AX
+	SUBL         196(R15), AX
+	IMUL3L       $0x01010101, AX, AX
+	VPBROADCASTD AX, Z31
+	MOVQ         (R15), R9
+	MOVQ         48(R15), DI
+
+row:
+	MOVQ R9, R8
+	MOVQ 112(R15), SI
+
+more:
+	CMPQ            SI, $0x0c
+	JGT             g4
+	CMPQ            SI, $0x08
+	JGT             g3
+	CMPQ            SI, $0x04
+	JGT             g2
 	MOVQ            80(R15), R10
 	VBROADCASTI32X4 (R10), Z0
 	VBROADCASTI32X4 16(R10), Z1
 	VBROADCASTI32X4 32(R10), Z2
 	VBROADCASTI32X4 48(R10), Z3
-	MOVQ            (R15), R8
 	MOVQ            24(R15), R11
 	MOVQ            32(R15), R12
 	MOVQ            40(R15), R10
 
-tap:
+tap1:
 	MOVQ            (R11), AX
 	ADDQ            R8, AX
 	MOVQ            16(R11), BX
@@ -48,72 +68,70 @@ tap:
 	VPDPBUSD        Z18, Z22, Z2
 	VPDPBUSD        Z19, Z23, Z3
 	DECQ            R12
-	JNZ             tap
-	MOVQ            48(R15), AX
+	JNZ             tap1
 	CMPQ            144(R15), $0x00
-	JEQ             raw
-	MOVQ            128(R15), CX
-	MOVQ            136(R15), DX
-	VBROADCASTF32X4 (CX), Z16
-	VBROADCASTF32X4 (DX), Z20
-	VBROADCASTF32X4 16(CX), Z17
-	VBROADCASTF32X4 16(DX), Z21
-	VBROADCASTF32X4 32(CX), Z18
-	VBROADCASTF32X4 32(DX), Z22
-	VBROADCASTF32X4 48(CX), Z19
-	VBROADCASTF32X4 48(DX), Z23
-	VBROADCASTSS    88(R15), Z24
-	VBROADCASTSS    92(R15), Z25
-	VPBROADCASTD    208(R15), Z26
-	MOVL            208(R15), AX
+	JEQ             raw2
+	MOVQ            128(R15), AX
+	MOVQ            136(R15), BX
+	VBROADCASTF32X4 (AX), Z16
+	VBROADCASTF32X4 (BX), Z20
+	VBROADCASTF32X4 16(AX), Z17
+	VBROADCASTF32X4 16(BX), Z21
+	VBROADCASTF32X4 32(AX), Z18
+	VBROADCASTF32X4 32(BX), Z22
+	VBROADCASTF32X4 48(AX), Z19
+	VBROADCASTF32X4 48(BX), Z23
 	VCVTDQ2PS       Z0, Z0
 	VMULPS          Z16, Z0, Z0
 	VADDPS          Z20, Z0, Z0
-	VMAXPS          Z0, Z24, Z0
-	VMINPS          Z0, Z25, Z0
+	VMAXPS          Z0, Z28, Z0
+	VMINPS          Z0, Z29, Z0
 	VCVTPS2DQ       Z0, Z0
-	VPADDD          Z26, Z0, Z0
+	VPADDD          Z30, Z0, Z0
 	VCVTDQ2PS       Z1, Z1
 	VMULPS          Z17, Z1, Z1
 	VADDPS          Z21, Z1, Z1
-	VMAXPS          Z1, Z24, Z1
-	VMINPS          Z1, Z25, Z1
+	VMAXPS          Z1, Z28, Z1
+	VMINPS          Z1, Z29, Z1
 	VCVTPS2DQ       Z1, Z1
-	VPADDD          Z26, Z1, Z1
+	VPADDD          Z30, Z1, Z1
 	VCVTDQ2PS       Z2, Z2
 	VMULPS          Z18, Z2, Z2
 	VADDPS          Z22, Z2, Z2
-	VMAXPS          Z2, Z24, Z2
-	VMINPS          Z2, Z25, Z2
+	VMAXPS          Z2, Z28, Z2
+	VMINPS          Z2, Z29, Z2
 	VCVTPS2DQ       Z2, Z2
-	VPADDD          Z26, Z2, Z2
+	VPADDD          Z30, Z2, Z2
 	VCVTDQ2PS       Z3, Z3
 	VMULPS          Z19, Z3, Z3
 	VADDPS          Z23, Z3, Z3
-	VMAXPS          Z3, Z24, Z3
-	VMINPS          Z3, Z25, Z3
+	VMAXPS          Z3, Z28, Z3
+	VMINPS          Z3, Z29, Z3
 	VCVTPS2DQ       Z3, Z3
-	VPADDD          Z26, Z3, Z3
+	VPADDD          Z30, Z3, Z3
 	VPACKSSDW       Z1, Z0, Z0
 	VPACKSSDW       Z3, Z2, Z2
 	VPACKUSWB       Z2, Z0, Z0
-	SUBL            196(R15), AX
-	IMUL3L          $0x01010101, AX, AX
-	VPBROADCASTD    AX, Z27
-	VPXORD          Z27, Z0, Z0
-	MOVQ            48(R15), AX
-	MOVQ            112(R15), CX
-	SUBQ            $0x04, CX
-	NEGQ            CX
+	VPXORD          Z31, Z0, Z0
+	CMPQ            SI, $0x04
+	JGE             full4
+	MOVQ            $+4, CX
+	SUBQ            SI, CX
 	SHLQ            $0x04, CX
 	MOVQ            $-1, BX
 	SHRQ            CL, BX
 	KMOVQ           BX, K1
-	VMOVDQU8        Z0, K1, (AX)
-	VZEROUPPER
-	RET
+	VMOVDQU8        Z0, K1, (DI)
+	SHLQ            $0x04, SI
+	ADDQ            SI, DI
+	JMP             rowend
 
-raw:
+full4:
+	VMOVDQU32 Z0, (DI)
+	ADDQ      $0x40, DI
+	JMP       stored3
+
+raw2:
 	VSHUFI32X4 $0x88, Z1, Z0, Z24
 	VSHUFI32X4 $0x88, Z3, Z2, Z25
 	VSHUFI32X4 $0xdd, Z1, Z0, Z26
@@ -122,17 +140,19 @@ raw:
 	VSHUFI32X4 $0xdd, Z25, Z24, Z2
 	VSHUFI32X4 $0x88, Z27, Z26, Z1
 	VSHUFI32X4 $0xdd, Z27, Z26, Z3
-	VMOVDQU32  Z0, (AX)
-	VMOVDQU32  Z1, 64(AX)
-	VMOVDQU32  Z2, 128(AX)
-	VMOVDQU32  Z3, 192(AX)
-	VZEROUPPER
-	RET
+	VMOVDQU32  Z0, (DI)
+	VMOVDQU32  Z1, 64(DI)
+	VMOVDQU32  Z2, 128(DI)
+	VMOVDQU32  Z3, 192(DI)
+	ADDQ       $0x00000100, DI
 
-// func dwI8VNNI512_2x1(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F
-TEXT ·dwI8VNNI512_2x1(SB), NOSPLIT, $0-8
-	MOVQ            t+0(FP), R15
+stored3:
+	ADDQ $0x40, R8
+	SUBQ $0x04, SI
+	JGT  more
+	JMP  rowend
+
+g2:
 	MOVQ            80(R15), R10
 	VBROADCASTI32X4 (R10), Z0
 	VMOVDQA32       Z0, Z4
@@ -142,12 +162,11 @@ TEXT ·dwI8VNNI512_2x1(SB), NOSPLIT, $0-8
 	VMOVDQA32       Z2, Z6
 	VBROADCASTI32X4 48(R10), Z3
 	VMOVDQA32       Z3, Z7
-	MOVQ            (R15), R8
 	MOVQ            24(R15), R11
 	MOVQ            32(R15), R12
 	MOVQ            40(R15), R10
 
-tap:
+tap5:
 	MOVQ            (R11), AX
 	ADDQ            R8, AX
 	MOVQ            16(R11), BX
@@ -195,105 +214,103 @@ tap:
 	VPDPBUSD        Z18, Z22, Z6
 	VPDPBUSD        Z19, Z23, Z7
 	DECQ            R12
-	JNZ             tap
-	MOVQ            48(R15), AX
+	JNZ             tap5
 	CMPQ            144(R15), $0x00
-	JEQ             raw
-	MOVQ            128(R15), CX
-	MOVQ            136(R15), DX
-	VBROADCASTF32X4 (CX), Z16
-	VBROADCASTF32X4 (DX), Z20
-	VBROADCASTF32X4 16(CX), Z17
-	VBROADCASTF32X4 16(DX), Z21
-	VBROADCASTF32X4 32(CX), Z18
-	VBROADCASTF32X4 32(DX), Z22
-	VBROADCASTF32X4 48(CX), Z19
-	VBROADCASTF32X4 48(DX), Z23
-	VBROADCASTSS    88(R15), Z24
-	VBROADCASTSS    92(R15), Z25
-	VPBROADCASTD    208(R15), Z26
-	MOVL            208(R15), AX
+	JEQ             raw6
+	MOVQ            128(R15), AX
+	MOVQ            136(R15), BX
+	VBROADCASTF32X4 (AX), Z16
+	VBROADCASTF32X4 (BX), Z20
+	VBROADCASTF32X4 16(AX), Z17
+	VBROADCASTF32X4 16(BX), Z21
+	VBROADCASTF32X4 32(AX), Z18
+	VBROADCASTF32X4 32(BX), Z22
+	VBROADCASTF32X4 48(AX), Z19
+	VBROADCASTF32X4 48(BX), Z23
 	VCVTDQ2PS       Z0, Z0
 	VMULPS          Z16, Z0, Z0
 	VADDPS          Z20, Z0, Z0
-	VMAXPS          Z0, Z24, Z0
-	VMINPS          Z0, Z25, Z0
+	VMAXPS          Z0, Z28, Z0
+	VMINPS          Z0, Z29, Z0
 	VCVTPS2DQ       Z0, Z0
-	VPADDD          Z26, Z0, Z0
+	VPADDD          Z30, Z0, Z0
 	VCVTDQ2PS       Z1, Z1
 	VMULPS          Z17, Z1, Z1
 	VADDPS          Z21, Z1, Z1
-	VMAXPS          Z1, Z24, Z1
-	VMINPS          Z1, Z25, Z1
+	VMAXPS          Z1, Z28, Z1
+	VMINPS          Z1, Z29, Z1
 	VCVTPS2DQ       Z1, Z1
-	VPADDD          Z26, Z1, Z1
+	VPADDD          Z30, Z1, Z1
 	VCVTDQ2PS       Z2, Z2
 	VMULPS          Z18, Z2, Z2
 	VADDPS          Z22, Z2, Z2
-	VMAXPS          Z2, Z24, Z2
-	VMINPS          Z2, Z25, Z2
+	VMAXPS          Z2, Z28, Z2
+	VMINPS          Z2, Z29, Z2
 	VCVTPS2DQ       Z2, Z2
-	VPADDD          Z26, Z2, Z2
+	VPADDD          Z30, Z2, Z2
 	VCVTDQ2PS       Z3, Z3
 	VMULPS          Z19, Z3, Z3
 	VADDPS          Z23, Z3, Z3
-	VMAXPS          Z3, Z24, Z3
-	VMINPS          Z3, Z25, Z3
+	VMAXPS          Z3, Z28, Z3
+	VMINPS          Z3, Z29, Z3
 	VCVTPS2DQ       Z3, Z3
-	VPADDD          Z26, Z3, Z3
+	VPADDD          Z30, Z3, Z3
 	VPACKSSDW       Z1, Z0, Z0
 	VPACKSSDW       Z3, Z2, Z2
 	VPACKUSWB       Z2, Z0, Z0
+	VPXORD          Z31, Z0, Z0
 	VCVTDQ2PS       Z4, Z4
 	VMULPS          Z16, Z4, Z4
 	VADDPS          Z20, Z4, Z4
-	VMAXPS          Z4, Z24, Z4
-	VMINPS          Z4, Z25, Z4
+	VMAXPS          Z4, Z28, Z4
+	VMINPS          Z4, Z29, Z4
 	VCVTPS2DQ       Z4, Z4
-	VPADDD          Z26, Z4, Z4
+	VPADDD          Z30, Z4, Z4
 	VCVTDQ2PS       Z5, Z5
 	VMULPS          Z17, Z5, Z5
 	VADDPS          Z21, Z5, Z5
-	VMAXPS          Z5, Z24, Z5
-	VMINPS          Z5, Z25, Z5
+	VMAXPS          Z5, Z28, Z5
+	VMINPS          Z5, Z29, Z5
 	VCVTPS2DQ       Z5, Z5
-	VPADDD          Z26, Z5, Z5
+	VPADDD          Z30, Z5, Z5
 	VCVTDQ2PS       Z6, Z6
 	VMULPS          Z18, Z6, Z6
 	VADDPS          Z22, Z6, Z6
-	VMAXPS          Z6, Z24, Z6
-	VMINPS          Z6, Z25, Z6
+	VMAXPS          Z6, Z28, Z6
+	VMINPS          Z6, Z29, Z6
 	VCVTPS2DQ       Z6, Z6
-	VPADDD          Z26, Z6, Z6
+	VPADDD          Z30, Z6, Z6
 	VCVTDQ2PS       Z7, Z7
 	VMULPS          Z19, Z7, Z7
 	VADDPS          Z23, Z7, Z7
-	VMAXPS          Z7, Z24, Z7
-	VMINPS          Z7, Z25, Z7
+	VMAXPS          Z7, Z28, Z7
+	VMINPS          Z7, Z29, Z7
 	VCVTPS2DQ       Z7, Z7
-	VPADDD          Z26, Z7, Z7
+	VPADDD          Z30, Z7, Z7
 	VPACKSSDW       Z5, Z4, Z4
 	VPACKSSDW       Z7, Z6, Z6
 	VPACKUSWB       Z6, Z4, Z4
-	SUBL            196(R15), AX
-	IMUL3L          $0x01010101, AX, AX
-	VPBROADCASTD    AX, Z27
-	VPXORD          Z27, Z0, Z0
-	VPXORD          Z27, Z4, Z4
-	MOVQ            48(R15), AX
-	MOVQ            112(R15), CX
-	SUBQ            $0x08, CX
-	NEGQ            CX
+	VPXORD          Z31, Z4, Z4
+	VMOVDQU32       Z0, (DI)
+	CMPQ            SI, $0x08
+	JGE             full8
+	MOVQ            $+8, CX
+	SUBQ            SI, CX
 	SHLQ            $0x04, CX
 	MOVQ            $-1, BX
 	SHRQ            CL, BX
 	KMOVQ           BX, K1
-	VMOVDQU32       Z0, (AX)
-	VMOVDQU8        Z4, K1, 64(AX)
-	VZEROUPPER
-	RET
+	VMOVDQU8        Z4, K1, 64(DI)
+	SHLQ            $0x04, SI
+	ADDQ            SI, DI
+	JMP             rowend
 
-raw:
+full8:
+	VMOVDQU32 Z4, 64(DI)
+	ADDQ      $0x00000080, DI
+	JMP       stored7
+
+raw6:
 	VSHUFI32X4 $0x88, Z1, Z0, Z24
 	VSHUFI32X4 $0x88, Z3, Z2, Z25
 	VSHUFI32X4 $0xdd, Z1, Z0, Z26
@@ -302,10 +319,10 @@ raw:
 	VSHUFI32X4 $0xdd, Z25, Z24, Z2
 	VSHUFI32X4 $0x88, Z27, Z26, Z1
 	VSHUFI32X4 $0xdd, Z27, Z26, Z3
-	VMOVDQU32  Z0, (AX)
-	VMOVDQU32  Z1, 64(AX)
-	VMOVDQU32  Z2, 128(AX)
-	VMOVDQU32  Z3, 192(AX)
+	VMOVDQU32  Z0, (DI)
+	VMOVDQU32  Z1, 64(DI)
+	VMOVDQU32  Z2, 128(DI)
+	VMOVDQU32  Z3, 192(DI)
 	VSHUFI32X4 $0x88, Z5, Z4, Z24
 	VSHUFI32X4 $0x88, Z7, Z6, Z25
 	VSHUFI32X4 $0xdd, Z5, Z4, Z26
@@ -314,17 +331,19 @@ raw:
 	VSHUFI32X4 $0xdd, Z25, Z24, Z6
 	VSHUFI32X4 $0x88, Z27, Z26, Z5
 	VSHUFI32X4 $0xdd, Z27, Z26, Z7
-	VMOVDQU32  Z4, 256(AX)
-	VMOVDQU32  Z5, 320(AX)
-	VMOVDQU32  Z6, 384(AX)
-	VMOVDQU32  Z7, 448(AX)
-	VZEROUPPER
-	RET
+	VMOVDQU32  Z4, 256(DI)
+	VMOVDQU32  Z5, 320(DI)
+	VMOVDQU32  Z6, 384(DI)
+	VMOVDQU32  Z7, 448(DI)
+	ADDQ       $0x00000200, DI
 
-// func dwI8VNNI512_3x1(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F
-TEXT ·dwI8VNNI512_3x1(SB), NOSPLIT, $0-8
-	MOVQ            t+0(FP), R15
+stored7:
+	ADDQ $0x00000080, R8
+	SUBQ $0x08, SI
+	JGT  more
+	JMP  rowend
+
+g3:
 	MOVQ            80(R15), R10
 	VBROADCASTI32X4 (R10), Z0
 	VMOVDQA32       Z0, Z4
@@ -338,12 +357,11 @@ TEXT ·dwI8VNNI512_3x1(SB), NOSPLIT, $0-8
 	VBROADCASTI32X4 48(R10), Z3
 	VMOVDQA32       Z3, Z7
 	VMOVDQA32       Z3, Z11
-	MOVQ            (R15), R8
 	MOVQ            24(R15), R11
 	MOVQ            32(R15), R12
 	MOVQ            40(R15), R10
 
-tap:
+tap9:
 	MOVQ            (R11), AX
 	ADDQ            R8, AX
 	MOVQ            16(R11), BX
@@ -407,138 +425,136 @@ tap:
 	VPDPBUSD        Z18, Z22, Z10
 	VPDPBUSD        Z19, Z23, Z11
 	DECQ            R12
-	JNZ             tap
-	MOVQ            48(R15), AX
+	JNZ             tap9
 	CMPQ            144(R15), $0x00
-	JEQ             raw
-	MOVQ            128(R15), CX
-	MOVQ            136(R15), DX
-	VBROADCASTF32X4 (CX), Z16
-	VBROADCASTF32X4 (DX), Z20
-	VBROADCASTF32X4 16(CX), Z17
-	VBROADCASTF32X4 16(DX), Z21
-	VBROADCASTF32X4 32(CX), Z18
-	VBROADCASTF32X4 32(DX), Z22
-	VBROADCASTF32X4 48(CX), Z19
-	VBROADCASTF32X4 48(DX), Z23
-	VBROADCASTSS    88(R15), Z24
-	VBROADCASTSS    92(R15), Z25
-	VPBROADCASTD    208(R15), Z26
-	MOVL            208(R15), AX
+	JEQ             raw10
+	MOVQ            128(R15), AX
+	MOVQ            136(R15), BX
+	VBROADCASTF32X4 (AX), Z16
+	VBROADCASTF32X4 (BX), Z20
+	VBROADCASTF32X4 16(AX), Z17
+	VBROADCASTF32X4 16(BX), Z21
+	VBROADCASTF32X4 32(AX), Z18
+	VBROADCASTF32X4 32(BX), Z22
+	VBROADCASTF32X4 48(AX), Z19
+	VBROADCASTF32X4 48(BX), Z23
 	VCVTDQ2PS       Z0, Z0
 	VMULPS          Z16, Z0, Z0
 	VADDPS          Z20, Z0, Z0
-	VMAXPS          Z0, Z24, Z0
-	VMINPS          Z0, Z25, Z0
+	VMAXPS          Z0, Z28, Z0
+	VMINPS          Z0, Z29, Z0
 	VCVTPS2DQ       Z0, Z0
-	VPADDD          Z26, Z0, Z0
+	VPADDD          Z30, Z0, Z0
 	VCVTDQ2PS       Z1, Z1
 	VMULPS          Z17, Z1, Z1
 	VADDPS          Z21, Z1, Z1
-	VMAXPS          Z1, Z24, Z1
-	VMINPS          Z1, Z25, Z1
+	VMAXPS          Z1, Z28, Z1
+	VMINPS          Z1, Z29, Z1
 	VCVTPS2DQ       Z1, Z1
-	VPADDD          Z26, Z1, Z1
+	VPADDD          Z30, Z1, Z1
 	VCVTDQ2PS       Z2, Z2
 	VMULPS          Z18, Z2, Z2
 	VADDPS          Z22, Z2, Z2
-	VMAXPS          Z2, Z24, Z2
-	VMINPS          Z2, Z25, Z2
+	VMAXPS          Z2, Z28, Z2
+	VMINPS          Z2, Z29, Z2
 	VCVTPS2DQ       Z2, Z2
-	VPADDD          Z26, Z2, Z2
+	VPADDD          Z30, Z2, Z2
 	VCVTDQ2PS       Z3, Z3
 	VMULPS          Z19, Z3, Z3
 	VADDPS          Z23, Z3, Z3
-	VMAXPS          Z3, Z24, Z3
-	VMINPS          Z3, Z25, Z3
+	VMAXPS          Z3, Z28, Z3
+	VMINPS          Z3, Z29, Z3
 	VCVTPS2DQ       Z3, Z3
-	VPADDD          Z26, Z3, Z3
+	VPADDD          Z30, Z3, Z3
 	VPACKSSDW       Z1, Z0, Z0
 	VPACKSSDW       Z3, Z2, Z2
 	VPACKUSWB       Z2, Z0, Z0
+	VPXORD          Z31, Z0, Z0
 	VCVTDQ2PS       Z4, Z4
 	VMULPS          Z16, Z4, Z4
 	VADDPS          Z20, Z4, Z4
-	VMAXPS          Z4, Z24, Z4
-	VMINPS          Z4, Z25, Z4
+	VMAXPS          Z4, Z28, Z4
+	VMINPS          Z4, Z29, Z4
 	VCVTPS2DQ       Z4, Z4
-	VPADDD          Z26, Z4, Z4
+	VPADDD          Z30, Z4, Z4
 	VCVTDQ2PS       Z5, Z5
 	VMULPS          Z17, Z5, Z5
 	VADDPS          Z21, Z5, Z5
-	VMAXPS          Z5, Z24, Z5
-	VMINPS          Z5, Z25, Z5
+	VMAXPS          Z5, Z28, Z5
+	VMINPS          Z5, Z29, Z5
 	VCVTPS2DQ       Z5, Z5
-	VPADDD          Z26, Z5, Z5
+	VPADDD          Z30, Z5, Z5
 	VCVTDQ2PS       Z6, Z6
 	VMULPS          Z18, Z6, Z6
 	VADDPS          Z22, Z6, Z6
-	VMAXPS          Z6, Z24, Z6
-	VMINPS          Z6, Z25, Z6
+	VMAXPS          Z6, Z28, Z6
+	VMINPS          Z6, Z29, Z6
 	VCVTPS2DQ       Z6, Z6
-	VPADDD          Z26, Z6, Z6
+	VPADDD          Z30, Z6, Z6
 	VCVTDQ2PS       Z7, Z7
 	VMULPS          Z19, Z7, Z7
 	VADDPS          Z23, Z7, Z7
-	VMAXPS          Z7, Z24, Z7
-	VMINPS          Z7, Z25, Z7
+	VMAXPS          Z7, Z28, Z7
+	VMINPS          Z7, Z29, Z7
 	VCVTPS2DQ       Z7, Z7
-	VPADDD          Z26, Z7, Z7
+	VPADDD          Z30, Z7, Z7
 	VPACKSSDW       Z5, Z4, Z4
 	VPACKSSDW       Z7, Z6, Z6
 	VPACKUSWB       Z6, Z4, Z4
+	VPXORD          Z31, Z4, Z4
 	VCVTDQ2PS       Z8, Z8
 	VMULPS          Z16, Z8, Z8
 	VADDPS          Z20, Z8, Z8
-	VMAXPS          Z8, Z24, Z8
-	VMINPS          Z8, Z25, Z8
+	VMAXPS          Z8, Z28, Z8
+	VMINPS          Z8, Z29, Z8
 	VCVTPS2DQ       Z8, Z8
-	VPADDD          Z26, Z8, Z8
+	VPADDD          Z30, Z8, Z8
 	VCVTDQ2PS       Z9, Z9
 	VMULPS          Z17, Z9, Z9
 	VADDPS          Z21, Z9, Z9
-	VMAXPS          Z9, Z24, Z9
-	VMINPS          Z9, Z25, Z9
+	VMAXPS          Z9, Z28, Z9
+	VMINPS          Z9, Z29, Z9
 	VCVTPS2DQ       Z9, Z9
-	VPADDD          Z26, Z9, Z9
+	VPADDD          Z30, Z9, Z9
 	VCVTDQ2PS       Z10, Z10
 	VMULPS          Z18, Z10, Z10
 	VADDPS          Z22, Z10, Z10
-	VMAXPS          Z10, Z24, Z10
-	VMINPS          Z10, Z25, Z10
+	VMAXPS          Z10, Z28, Z10
+	VMINPS          Z10, Z29, Z10
 	VCVTPS2DQ       Z10, Z10
-	VPADDD          Z26, Z10, Z10
+	VPADDD          Z30, Z10, Z10
 	VCVTDQ2PS       Z11, Z11
 	VMULPS          Z19, Z11, Z11
 	VADDPS          Z23, Z11, Z11
-	VMAXPS          Z11, Z24, Z11
-	VMINPS          Z11, Z25, Z11
+	VMAXPS          Z11, Z28, Z11
+	VMINPS          Z11, Z29, Z11
 	VCVTPS2DQ       Z11, Z11
-	VPADDD          Z26, Z11, Z11
+	VPADDD          Z30, Z11, Z11
 	VPACKSSDW       Z9, Z8, Z8
 	VPACKSSDW       Z11, Z10, Z10
 	VPACKUSWB       Z10, Z8, Z8
-	SUBL            196(R15), AX
-	IMUL3L          $0x01010101, AX, AX
-	VPBROADCASTD    AX, Z27
-	VPXORD          Z27, Z0, Z0
-	VPXORD          Z27, Z4, Z4
-	VPXORD          Z27, Z8, Z8
-	MOVQ            48(R15), AX
-	MOVQ            112(R15), CX
-	SUBQ            $0x0c, CX
-	NEGQ            CX
+	VPXORD          Z31, Z8, Z8
+	VMOVDQU32       Z0, (DI)
+	VMOVDQU32       Z4, 64(DI)
+	CMPQ            SI, $0x0c
+	JGE             full12
+	MOVQ            $+12, CX
+	SUBQ            SI, CX
 	SHLQ            $0x04, CX
 	MOVQ            $-1, BX
 	SHRQ            CL, BX
 	KMOVQ           BX, K1
-	VMOVDQU32       Z0, (AX)
-	VMOVDQU32       Z4, 64(AX)
-	VMOVDQU8        Z8, K1, 128(AX)
-	VZEROUPPER
-	RET
+	VMOVDQU8        Z8, K1, 128(DI)
+	SHLQ            $0x04, SI
+	ADDQ            SI, DI
+	JMP             rowend
 
-raw:
+full12:
+	VMOVDQU32 Z8, 128(DI)
+	ADDQ      $0x000000c0, DI
+	JMP       stored11
+
+raw10:
 	VSHUFI32X4 $0x88, Z1, Z0, Z24
 	VSHUFI32X4 $0x88, Z3, Z2, Z25
 	VSHUFI32X4 $0xdd, Z1, Z0, Z26
@@ -547,10 +563,10 @@ raw:
 	VSHUFI32X4 $0xdd, Z25, Z24, Z2
 	VSHUFI32X4 $0x88, Z27, Z26, Z1
 	VSHUFI32X4 $0xdd, Z27, Z26, Z3
-	VMOVDQU32  Z0, (AX)
-	VMOVDQU32  Z1, 64(AX)
-	VMOVDQU32  Z2, 128(AX)
-	VMOVDQU32  Z3, 192(AX)
+	VMOVDQU32  Z0, (DI)
+	VMOVDQU32  Z1, 64(DI)
+	VMOVDQU32  Z2, 128(DI)
+	VMOVDQU32  Z3, 192(DI)
 	VSHUFI32X4 $0x88, Z5, Z4, Z24
 	VSHUFI32X4 $0x88, Z7, Z6, Z25
 	VSHUFI32X4 $0xdd, Z5, Z4, Z26
@@ -559,10 +575,10 @@ raw:
 	VSHUFI32X4 $0xdd, Z25, Z24, Z6
 	VSHUFI32X4 $0x88, Z27, Z26, Z5
 	VSHUFI32X4 $0xdd, Z27, Z26, Z7
-	VMOVDQU32  Z4, 256(AX)
-	VMOVDQU32  Z5, 320(AX)
-	VMOVDQU32  Z6, 384(AX)
-	VMOVDQU32  Z7, 448(AX)
+	VMOVDQU32  Z4, 256(DI)
+	VMOVDQU32  Z5, 320(DI)
+	VMOVDQU32  Z6, 384(DI)
+	VMOVDQU32  Z7, 448(DI)
 	VSHUFI32X4 $0x88, Z9, Z8, Z24
 	VSHUFI32X4 $0x88, Z11, Z10, Z25
 	VSHUFI32X4 $0xdd, Z9, Z8, Z26
@@ -571,17 +587,19 @@ raw:
 	VSHUFI32X4 $0xdd, Z25, Z24, Z10
 	VSHUFI32X4 $0x88, Z27, Z26, Z9
 	VSHUFI32X4 $0xdd, Z27, Z26, Z11
-	VMOVDQU32  Z8, 512(AX)
-	VMOVDQU32  Z9, 576(AX)
-	VMOVDQU32  Z10, 640(AX)
-	VMOVDQU32  Z11, 704(AX)
-	VZEROUPPER
-	RET
+	VMOVDQU32  Z8, 512(DI)
+	VMOVDQU32  Z9, 576(DI)
+	VMOVDQU32  Z10, 640(DI)
+	VMOVDQU32  Z11, 704(DI)
+	ADDQ       $0x00000300, DI
 
-// func dwI8VNNI512_4x1(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F
-TEXT ·dwI8VNNI512_4x1(SB), NOSPLIT, $0-8
-	MOVQ            t+0(FP), R15
+stored11:
+	ADDQ $0x000000c0, R8
+	SUBQ $0x0c, SI
+	JGT  more
+	JMP  rowend
+
+g4:
 	MOVQ            80(R15), R10
 	VBROADCASTI32X4 (R10), Z0
 	VMOVDQA32       Z0, Z4
@@ -599,12 +617,11 @@ TEXT ·dwI8VNNI512_4x1(SB), NOSPLIT, $0-8
 	VMOVDQA32       Z3, Z7
 	VMOVDQA32       Z3, Z11
 	VMOVDQA32       Z3, Z15
-	MOVQ            (R15), R8
 	MOVQ            24(R15), R11
 	MOVQ            32(R15), R12
 	MOVQ            40(R15), R10
 
-tap:
+tap13:
 	MOVQ            (R11), AX
 	ADDQ            R8, AX
 	MOVQ            16(R11), BX
@@ -684,171 +701,169 @@ tap:
 	VPDPBUSD        Z18, Z22, Z14
 	VPDPBUSD        Z19, Z23, Z15
 	DECQ            R12
-	JNZ             tap
-	MOVQ            48(R15), AX
+	JNZ             tap13
 	CMPQ            144(R15), $0x00
-	JEQ             raw
-	MOVQ            128(R15), CX
-	MOVQ            136(R15), DX
-	VBROADCASTF32X4 (CX), Z16
-	VBROADCASTF32X4 (DX), Z20
-	VBROADCASTF32X4 16(CX), Z17
-	VBROADCASTF32X4 16(DX), Z21
-	VBROADCASTF32X4 32(CX), Z18
-	VBROADCASTF32X4 32(DX), Z22
-	VBROADCASTF32X4 48(CX), Z19
-	VBROADCASTF32X4 48(DX), Z23
-	VBROADCASTSS    88(R15), Z24
-	VBROADCASTSS    92(R15), Z25
-	VPBROADCASTD    208(R15), Z26
-	MOVL            208(R15), AX
+	JEQ             raw14
+	MOVQ            128(R15), AX
+	MOVQ            136(R15), BX
+	VBROADCASTF32X4 (AX), Z16
+	VBROADCASTF32X4 (BX), Z20
+	VBROADCASTF32X4 16(AX), Z17
+	VBROADCASTF32X4 16(BX), Z21
+	VBROADCASTF32X4 32(AX), Z18
+	VBROADCASTF32X4 32(BX), Z22
+	VBROADCASTF32X4 48(AX), Z19
+	VBROADCASTF32X4 48(BX), Z23
 	VCVTDQ2PS       Z0, Z0
 	VMULPS          Z16, Z0, Z0
 	VADDPS          Z20, Z0, Z0
-	VMAXPS          Z0, Z24, Z0
-	VMINPS          Z0, Z25, Z0
+	VMAXPS          Z0, Z28, Z0
+	VMINPS          Z0, Z29, Z0
 	VCVTPS2DQ       Z0, Z0
-	VPADDD          Z26, Z0, Z0
+	VPADDD          Z30, Z0, Z0
 	VCVTDQ2PS       Z1, Z1
 	VMULPS          Z17, Z1, Z1
 	VADDPS          Z21, Z1, Z1
-	VMAXPS          Z1, Z24, Z1
-	VMINPS          Z1, Z25, Z1
+	VMAXPS          Z1, Z28, Z1
+	VMINPS          Z1, Z29, Z1
 	VCVTPS2DQ       Z1, Z1
-	VPADDD          Z26, Z1, Z1
+	VPADDD          Z30, Z1, Z1
 	VCVTDQ2PS       Z2, Z2
 	VMULPS          Z18, Z2, Z2
 	VADDPS          Z22, Z2, Z2
-	VMAXPS          Z2, Z24, Z2
-	VMINPS          Z2, Z25, Z2
+	VMAXPS          Z2, Z28, Z2
+	VMINPS          Z2, Z29, Z2
 	VCVTPS2DQ       Z2, Z2
-	VPADDD          Z26, Z2, Z2
+	VPADDD          Z30, Z2, Z2
 	VCVTDQ2PS       Z3, Z3
 	VMULPS          Z19, Z3, Z3
 	VADDPS          Z23, Z3, Z3
-	VMAXPS          Z3, Z24, Z3
-	VMINPS          Z3, Z25, Z3
+	VMAXPS          Z3, Z28, Z3
+	VMINPS          Z3, Z29, Z3
 	VCVTPS2DQ       Z3, Z3
-	VPADDD          Z26, Z3, Z3
+	VPADDD          Z30, Z3, Z3
 	VPACKSSDW       Z1, Z0, Z0
 	VPACKSSDW       Z3, Z2, Z2
 	VPACKUSWB       Z2, Z0, Z0
+	VPXORD          Z31, Z0, Z0
 	VCVTDQ2PS       Z4, Z4
 	VMULPS          Z16, Z4, Z4
 	VADDPS          Z20, Z4, Z4
-	VMAXPS          Z4, Z24, Z4
-	VMINPS          Z4, Z25, Z4
+	VMAXPS          Z4, Z28, Z4
+	VMINPS          Z4, Z29, Z4
 	VCVTPS2DQ       Z4, Z4
-	VPADDD          Z26, Z4, Z4
+	VPADDD          Z30, Z4, Z4
 	VCVTDQ2PS       Z5, Z5
 	VMULPS          Z17, Z5, Z5
 	VADDPS          Z21, Z5, Z5
-	VMAXPS          Z5, Z24, Z5
-	VMINPS          Z5, Z25, Z5
+	VMAXPS          Z5, Z28, Z5
+	VMINPS          Z5, Z29, Z5
 	VCVTPS2DQ       Z5, Z5
-	VPADDD          Z26, Z5, Z5
+	VPADDD          Z30, Z5, Z5
 	VCVTDQ2PS       Z6, Z6
 	VMULPS          Z18, Z6, Z6
 	VADDPS          Z22, Z6, Z6
-	VMAXPS          Z6, Z24, Z6
-	VMINPS          Z6, Z25, Z6
+	VMAXPS          Z6, Z28, Z6
+	VMINPS          Z6, Z29, Z6
 	VCVTPS2DQ       Z6, Z6
-	VPADDD          Z26, Z6, Z6
+	VPADDD          Z30, Z6, Z6
 	VCVTDQ2PS       Z7, Z7
 	VMULPS          Z19, Z7, Z7
 	VADDPS          Z23, Z7, Z7
-	VMAXPS          Z7, Z24, Z7
-	VMINPS          Z7, Z25, Z7
+	VMAXPS          Z7, Z28, Z7
+	VMINPS          Z7, Z29, Z7
 	VCVTPS2DQ       Z7, Z7
-	VPADDD          Z26, Z7, Z7
+	VPADDD          Z30, Z7, Z7
 	VPACKSSDW       Z5, Z4, Z4
 	VPACKSSDW       Z7, Z6, Z6
 	VPACKUSWB       Z6, Z4, Z4
+	VPXORD          Z31, Z4, Z4
 	VCVTDQ2PS       Z8, Z8
 	VMULPS          Z16, Z8, Z8
 	VADDPS          Z20, Z8, Z8
-	VMAXPS          Z8, Z24, Z8
-	VMINPS          Z8, Z25, Z8
+	VMAXPS          Z8, Z28, Z8
+	VMINPS          Z8, Z29, Z8
 	VCVTPS2DQ       Z8, Z8
-	VPADDD          Z26, Z8, Z8
+	VPADDD          Z30, Z8, Z8
 	VCVTDQ2PS       Z9, Z9
 	VMULPS          Z17, Z9, Z9
 	VADDPS          Z21, Z9, Z9
-	VMAXPS          Z9, Z24, Z9
-	VMINPS          Z9, Z25, Z9
+	VMAXPS          Z9, Z28, Z9
+	VMINPS          Z9, Z29, Z9
 	VCVTPS2DQ       Z9, Z9
-	VPADDD          Z26, Z9, Z9
+	VPADDD          Z30, Z9, Z9
 	VCVTDQ2PS       Z10, Z10
 	VMULPS          Z18, Z10, Z10
 	VADDPS          Z22, Z10, Z10
-	VMAXPS          Z10, Z24, Z10
-	VMINPS          Z10, Z25, Z10
+	VMAXPS          Z10, Z28, Z10
+	VMINPS          Z10, Z29, Z10
 	VCVTPS2DQ       Z10, Z10
-	VPADDD          Z26, Z10, Z10
+	VPADDD          Z30, Z10, Z10
 	VCVTDQ2PS       Z11, Z11
 	VMULPS          Z19, Z11, Z11
 	VADDPS          Z23, Z11, Z11
-	VMAXPS          Z11, Z24, Z11
-	VMINPS          Z11, Z25, Z11
+	VMAXPS          Z11, Z28, Z11
+	VMINPS          Z11, Z29, Z11
 	VCVTPS2DQ       Z11, Z11
-	VPADDD          Z26, Z11, Z11
+	VPADDD          Z30, Z11, Z11
 	VPACKSSDW       Z9, Z8, Z8
 	VPACKSSDW       Z11, Z10, Z10
 	VPACKUSWB       Z10, Z8, Z8
+	VPXORD          Z31, Z8, Z8
 	VCVTDQ2PS       Z12, Z12
 	VMULPS          Z16, Z12, Z12
 	VADDPS          Z20, Z12, Z12
-	VMAXPS          Z12, Z24, Z12
-	VMINPS          Z12, Z25, Z12
+	VMAXPS          Z12, Z28, Z12
+	VMINPS          Z12, Z29, Z12
 	VCVTPS2DQ       Z12, Z12
-	VPADDD          Z26, Z12, Z12
+	VPADDD          Z30, Z12, Z12
 	VCVTDQ2PS       Z13, Z13
 	VMULPS          Z17, Z13, Z13
 	VADDPS          Z21, Z13, Z13
-	VMAXPS          Z13, Z24, Z13
-	VMINPS          Z13, Z25, Z13
+	VMAXPS          Z13, Z28, Z13
+	VMINPS          Z13, Z29, Z13
 	VCVTPS2DQ       Z13, Z13
-	VPADDD          Z26, Z13, Z13
+	VPADDD          Z30, Z13, Z13
 	VCVTDQ2PS       Z14, Z14
 	VMULPS          Z18, Z14, Z14
 	VADDPS          Z22, Z14, Z14
-	VMAXPS          Z14, Z24, Z14
-	VMINPS          Z14, Z25, Z14
+	VMAXPS          Z14, Z28, Z14
+	VMINPS          Z14, Z29, Z14
 	VCVTPS2DQ       Z14, Z14
-	VPADDD          Z26, Z14, Z14
+	VPADDD          Z30, Z14, Z14
 	VCVTDQ2PS       Z15, Z15
 	VMULPS          Z19, Z15, Z15
 	VADDPS          Z23, Z15, Z15
-	VMAXPS          Z15, Z24, Z15
-	VMINPS          Z15, Z25, Z15
+	VMAXPS          Z15, Z28, Z15
+	VMINPS          Z15, Z29, Z15
 	VCVTPS2DQ       Z15, Z15
-	VPADDD          Z26, Z15, Z15
+	VPADDD          Z30, Z15, Z15
 	VPACKSSDW       Z13, Z12, Z12
 	VPACKSSDW       Z15, Z14, Z14
 	VPACKUSWB       Z14, Z12, Z12
-	SUBL            196(R15), AX
-	IMUL3L          $0x01010101, AX, AX
-	VPBROADCASTD    AX, Z27
-	VPXORD          Z27, Z0, Z0
-	VPXORD          Z27, Z4, Z4
-	VPXORD          Z27, Z8, Z8
-	VPXORD          Z27, Z12, Z12
-	MOVQ            48(R15), AX
-	MOVQ            112(R15), CX
-	SUBQ            $0x10, CX
-	NEGQ            CX
+	VPXORD          Z31, Z12, Z12
+	VMOVDQU32       Z0, (DI)
+	VMOVDQU32       Z4, 64(DI)
+	VMOVDQU32       Z8, 128(DI)
+	CMPQ            SI, $0x10
+	JGE             full16
+	MOVQ            $+16, CX
+	SUBQ            SI, CX
 	SHLQ            $0x04, CX
 	MOVQ            $-1, BX
 	SHRQ            CL, BX
 	KMOVQ           BX, K1
-	VMOVDQU32       Z0, (AX)
-	VMOVDQU32       Z4, 64(AX)
-	VMOVDQU32       Z8, 128(AX)
-	VMOVDQU8        Z12, K1, 192(AX)
-	VZEROUPPER
-	RET
+	VMOVDQU8        Z12, K1, 192(DI)
+	SHLQ            $0x04, SI
+	ADDQ            SI, DI
+	JMP             rowend
 
-raw:
+full16:
+	VMOVDQU32 Z12, 192(DI)
+	ADDQ      $0x00000100, DI
+	JMP       stored15
+
+raw14:
 	VSHUFI32X4 $0x88, Z1, Z0, Z24
 	VSHUFI32X4 $0x88, Z3, Z2, Z25
 	VSHUFI32X4 $0xdd, Z1, Z0, Z26
@@ -857,10 +872,10 @@ raw:
 	VSHUFI32X4 $0xdd, Z25, Z24, Z2
 	VSHUFI32X4 $0x88, Z27, Z26, Z1
 	VSHUFI32X4 $0xdd, Z27, Z26, Z3
-	VMOVDQU32  Z0, (AX)
-	VMOVDQU32  Z1, 64(AX)
-	VMOVDQU32  Z2, 128(AX)
-	VMOVDQU32  Z3, 192(AX)
+	VMOVDQU32  Z0, (DI)
+	VMOVDQU32  Z1, 64(DI)
+	VMOVDQU32  Z2, 128(DI)
+	VMOVDQU32  Z3, 192(DI)
 	VSHUFI32X4 $0x88, Z5, Z4, Z24
 	VSHUFI32X4 $0x88, Z7, Z6, Z25
 	VSHUFI32X4 $0xdd, Z5, Z4, Z26
@@ -869,10 +884,10 @@ raw:
 	VSHUFI32X4 $0xdd, Z25, Z24, Z6
 	VSHUFI32X4 $0x88, Z27, Z26, Z5
 	VSHUFI32X4 $0xdd, Z27, Z26, Z7
-	VMOVDQU32  Z4, 256(AX)
-	VMOVDQU32  Z5, 320(AX)
-	VMOVDQU32  Z6, 384(AX)
-	VMOVDQU32  Z7, 448(AX)
+	VMOVDQU32  Z4, 256(DI)
+	VMOVDQU32  Z5, 320(DI)
+	VMOVDQU32  Z6, 384(DI)
+	VMOVDQU32  Z7, 448(DI)
 	VSHUFI32X4 $0x88, Z9, Z8, Z24
 	VSHUFI32X4 $0x88, Z11, Z10, Z25
 	VSHUFI32X4 $0xdd, Z9, Z8, Z26
@@ -881,10 +896,10 @@ raw:
 	VSHUFI32X4 $0xdd, Z25, Z24, Z10
 	VSHUFI32X4 $0x88, Z27, Z26, Z9
 	VSHUFI32X4 $0xdd, Z27, Z26, Z11
-	VMOVDQU32  Z8, 512(AX)
-	VMOVDQU32  Z9, 576(AX)
-	VMOVDQU32  Z10, 640(AX)
-	VMOVDQU32  Z11, 704(AX)
+	VMOVDQU32  Z8, 512(DI)
+	VMOVDQU32  Z9, 576(DI)
+	VMOVDQU32  Z10, 640(DI)
+	VMOVDQU32  Z11, 704(DI)
 	VSHUFI32X4 $0x88, Z13, Z12, Z24
 	VSHUFI32X4 $0x88, Z15, Z14, Z25
 	VSHUFI32X4 $0xdd, Z13, Z12, Z26
@@ -893,28 +908,59 @@ raw:
 	VSHUFI32X4 $0xdd, Z25, Z24, Z14
 	VSHUFI32X4 $0x88, Z27, Z26, Z13
 	VSHUFI32X4 $0xdd, Z27, Z26, Z15
-	VMOVDQU32  Z12, 768(AX)
-	VMOVDQU32  Z13, 832(AX)
-	VMOVDQU32  Z14, 896(AX)
-	VMOVDQU32  Z15, 960(AX)
+	VMOVDQU32  Z12, 768(DI)
+	VMOVDQU32  Z13, 832(DI)
+	VMOVDQU32  Z14, 896(DI)
+	VMOVDQU32  Z15, 960(DI)
+	ADDQ       $0x00000400, DI
+
+stored15:
+	ADDQ $0x00000100, R8
+	SUBQ $0x10, SI
+	JGT  more
+
+rowend:
+	ADDQ 240(R15), R9
+	DECQ 232(R15)
+	JNZ  row
 	VZEROUPPER
 	RET
 
-// func dwI8VNNI512_1x2(t *tileArgsI8)
+// func dwI8VNNI512s2(t *tileArgsI8)
 // Requires: AVX, AVX512BW, AVX512F
-TEXT ·dwI8VNNI512_1x2(SB), NOSPLIT, $0-8
-	MOVQ            t+0(FP), R15
+TEXT ·dwI8VNNI512s2(SB), NOSPLIT, $0-8
+	MOVQ         t+0(FP), R15
+	VBROADCASTSS 88(R15), Z28
+	VBROADCASTSS 92(R15), Z29
+	VPBROADCASTD 208(R15), Z30
+	MOVL         208(R15), AX
+	SUBL         196(R15), AX
+	IMUL3L       $0x01010101, AX, AX
+	VPBROADCASTD AX, Z31
+	MOVQ         (R15), R9
+	MOVQ         48(R15), DI
+
+row:
+	MOVQ R9, R8
+	MOVQ 112(R15), SI
+
+more:
+	CMPQ            SI, $0x0c
+	JGT             g4
+	CMPQ            SI, $0x08
+	JGT             g3
+	CMPQ            SI, $0x04
+	JGT             g2
 	MOVQ            80(R15), R10
 	VBROADCASTI32X4 (R10), Z0
 	VBROADCASTI32X4 16(R10), Z1
 	VBROADCASTI32X4 32(R10), Z2
 	VBROADCASTI32X4 48(R10), Z3
-	MOVQ            (R15), R8
 	MOVQ            24(R15), R11
 	MOVQ            32(R15), R12
 	MOVQ            40(R15), R10
 
-tap:
+tap1:
 	MOVQ            (R11), AX
 	ADDQ            R8, AX
 	MOVQ            16(R11), BX
@@ -950,72 +996,70 @@ tap:
 	VPDPBUSD        Z18, Z22, Z2
 	VPDPBUSD        Z19, Z23, Z3
 	DECQ            R12
-	JNZ             tap
-	MOVQ            48(R15), AX
+	JNZ             tap1
 	CMPQ            144(R15), $0x00
-	JEQ             raw
-	MOVQ            128(R15), CX
-	MOVQ            136(R15), DX
-	VBROADCASTF32X4 (CX), Z16
-	VBROADCASTF32X4 (DX), Z20
-	VBROADCASTF32X4 16(CX), Z17
-	VBROADCASTF32X4 16(DX), Z21
-	VBROADCASTF32X4 32(CX), Z18
-	VBROADCASTF32X4 32(DX), Z22
-	VBROADCASTF32X4 48(CX), Z19
-	VBROADCASTF32X4 48(DX), Z23
-	VBROADCASTSS    88(R15), Z24
-	VBROADCASTSS    92(R15), Z25
-	VPBROADCASTD    208(R15), Z26
-	MOVL            208(R15), AX
+	JEQ             raw2
+	MOVQ            128(R15), AX
+	MOVQ            136(R15), BX
+	VBROADCASTF32X4 (AX), Z16
+	VBROADCASTF32X4 (BX), Z20
+	VBROADCASTF32X4 16(AX), Z17
+	VBROADCASTF32X4 16(BX), Z21
+	VBROADCASTF32X4 32(AX), Z18
+	VBROADCASTF32X4 32(BX), Z22
+	VBROADCASTF32X4 48(AX), Z19
+	VBROADCASTF32X4 48(BX), Z23
 	VCVTDQ2PS       Z0, Z0
 	VMULPS          Z16, Z0, Z0
 	VADDPS          Z20, Z0, Z0
-	VMAXPS          Z0, Z24, Z0
-	VMINPS          Z0, Z25, Z0
+	VMAXPS          Z0, Z28, Z0
+	VMINPS          Z0, Z29, Z0
 	VCVTPS2DQ       Z0, Z0
-	VPADDD          Z26, Z0, Z0
+	VPADDD          Z30, Z0, Z0
 	VCVTDQ2PS       Z1, Z1
 	VMULPS          Z17, Z1, Z1
 	VADDPS          Z21, Z1, Z1
-	VMAXPS          Z1, Z24, Z1
-	VMINPS          Z1, Z25, Z1
+	VMAXPS          Z1, Z28, Z1
+	VMINPS          Z1, Z29, Z1
 	VCVTPS2DQ       Z1, Z1
-	VPADDD          Z26, Z1, Z1
+	VPADDD          Z30, Z1, Z1
 	VCVTDQ2PS       Z2, Z2
 	VMULPS          Z18, Z2, Z2
 	VADDPS          Z22, Z2, Z2
-	VMAXPS          Z2, Z24, Z2
-	VMINPS          Z2, Z25, Z2
+	VMAXPS          Z2, Z28, Z2
+	VMINPS          Z2, Z29, Z2
 	VCVTPS2DQ       Z2, Z2
-	VPADDD          Z26, Z2, Z2
+	VPADDD          Z30, Z2, Z2
 	VCVTDQ2PS       Z3, Z3
 	VMULPS          Z19, Z3, Z3
 	VADDPS          Z23, Z3, Z3
-	VMAXPS          Z3, Z24, Z3
-	VMINPS          Z3, Z25, Z3
+	VMAXPS          Z3, Z28, Z3
+	VMINPS          Z3, Z29, Z3
 	VCVTPS2DQ       Z3, Z3
-	VPADDD          Z26, Z3, Z3
+	VPADDD          Z30, Z3, Z3
 	VPACKSSDW       Z1, Z0, Z0
 	VPACKSSDW       Z3, Z2, Z2
 	VPACKUSWB       Z2, Z0, Z0
-	SUBL            196(R15), AX
-	IMUL3L          $0x01010101, AX, AX
-	VPBROADCASTD    AX, Z27
-	VPXORD          Z27, Z0, Z0
-	MOVQ            48(R15), AX
-	MOVQ            112(R15), CX
-	SUBQ            $0x04, CX
-	NEGQ            CX
+	VPXORD          Z31, Z0, Z0
+	CMPQ            SI, $0x04
+	JGE             full4
+	MOVQ            $+4, CX
+	SUBQ            SI, CX
 	SHLQ            $0x04, CX
 	MOVQ            $-1, BX
 	SHRQ            CL, BX
 	KMOVQ           BX, K1
-	VMOVDQU8        Z0, K1, (AX)
-	VZEROUPPER
-	RET
+	VMOVDQU8        Z0, K1, (DI)
+	SHLQ            $0x04, SI
+	ADDQ            SI, DI
+	JMP             rowend
 
-raw:
+full4:
+	VMOVDQU32 Z0, (DI)
+	ADDQ      $0x40, DI
+	JMP       stored3
+
+raw2:
 	VSHUFI32X4 $0x88, Z1, Z0, Z24
 	VSHUFI32X4 $0x88, Z3, Z2, Z25
 	VSHUFI32X4 $0xdd, Z1, Z0, Z26
@@ -1024,17 +1068,19 @@ raw:
 	VSHUFI32X4 $0xdd, Z25, Z24, Z2
 	VSHUFI32X4 $0x88, Z27, Z26, Z1
 	VSHUFI32X4 $0xdd, Z27, Z26, Z3
-	VMOVDQU32  Z0, (AX)
-	VMOVDQU32  Z1, 64(AX)
-	VMOVDQU32  Z2, 128(AX)
-	VMOVDQU32  Z3, 192(AX)
-	VZEROUPPER
-	RET
+	VMOVDQU32  Z0, (DI)
+	VMOVDQU32  Z1, 64(DI)
+	VMOVDQU32  Z2, 128(DI)
+	VMOVDQU32  Z3, 192(DI)
+	ADDQ       $0x00000100, DI
 
-// func dwI8VNNI512_2x2(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F
-TEXT ·dwI8VNNI512_2x2(SB), NOSPLIT, $0-8
-	MOVQ            t+0(FP), R15
+stored3:
+	ADDQ $0x00000080, R8
+	SUBQ $0x04, SI
+	JGT  more
+	JMP  rowend
+
+g2:
 	MOVQ            80(R15), R10
 	VBROADCASTI32X4 (R10), Z0
 	VMOVDQA32       Z0, Z4
@@ -1044,12 +1090,11 @@ TEXT ·dwI8VNNI512_2x2(SB), NOSPLIT, $0-8
 	VMOVDQA32       Z2, Z6
 	VBROADCASTI32X4 48(R10), Z3
 	VMOVDQA32       Z3, Z7
-	MOVQ            (R15), R8
 	MOVQ            24(R15), R11
 	MOVQ            32(R15), R12
 	MOVQ            40(R15), R10
 
-tap:
+tap5:
 	MOVQ            (R11), AX
 	ADDQ            R8, AX
 	MOVQ            16(R11), BX
@@ -1105,105 +1150,103 @@ tap:
 	VPDPBUSD        Z18, Z22, Z6
 	VPDPBUSD        Z19, Z23, Z7
 	DECQ            R12
-	JNZ             tap
-	MOVQ            48(R15), AX
+	JNZ             tap5
 	CMPQ            144(R15), $0x00
-	JEQ             raw
-	MOVQ            128(R15), CX
-	MOVQ            136(R15), DX
-	VBROADCASTF32X4 (CX), Z16
-	VBROADCASTF32X4 (DX), Z20
-	VBROADCASTF32X4 16(CX), Z17
-	VBROADCASTF32X4 16(DX), Z21
-	VBROADCASTF32X4 32(CX), Z18
-	VBROADCASTF32X4 32(DX), Z22
-	VBROADCASTF32X4 48(CX), Z19
-	VBROADCASTF32X4 48(DX), Z23
-	VBROADCASTSS    88(R15), Z24
-	VBROADCASTSS    92(R15), Z25
-	VPBROADCASTD    208(R15), Z26
-	MOVL            208(R15), AX
+	JEQ             raw6
+	MOVQ            128(R15), AX
+	MOVQ            136(R15), BX
+	VBROADCASTF32X4 (AX), Z16
+	VBROADCASTF32X4 (BX), Z20
+	VBROADCASTF32X4 16(AX), Z17
+	VBROADCASTF32X4 16(BX), Z21
+	VBROADCASTF32X4 32(AX), Z18
+	VBROADCASTF32X4 32(BX), Z22
+	VBROADCASTF32X4 48(AX), Z19
+	VBROADCASTF32X4 48(BX), Z23
 	VCVTDQ2PS       Z0, Z0
 	VMULPS          Z16, Z0, Z0
 	VADDPS          Z20, Z0, Z0
-	VMAXPS          Z0, Z24, Z0
-	VMINPS          Z0, Z25, Z0
+	VMAXPS          Z0, Z28, Z0
+	VMINPS          Z0, Z29, Z0
 	VCVTPS2DQ       Z0, Z0
-	VPADDD          Z26, Z0, Z0
+	VPADDD          Z30, Z0, Z0
 	VCVTDQ2PS       Z1, Z1
 	VMULPS          Z17, Z1, Z1
 	VADDPS          Z21, Z1, Z1
-	VMAXPS          Z1, Z24, Z1
-	VMINPS          Z1, Z25, Z1
+	VMAXPS          Z1, Z28, Z1
+	VMINPS          Z1, Z29, Z1
 	VCVTPS2DQ       Z1, Z1
-	VPADDD          Z26, Z1, Z1
+	VPADDD          Z30, Z1, Z1
 	VCVTDQ2PS       Z2, Z2
 	VMULPS          Z18, Z2, Z2
 	VADDPS          Z22, Z2, Z2
-	VMAXPS          Z2, Z24, Z2
-	VMINPS          Z2, Z25, Z2
+	VMAXPS          Z2, Z28, Z2
+	VMINPS          Z2, Z29, Z2
 	VCVTPS2DQ       Z2, Z2
-	VPADDD          Z26, Z2, Z2
+	VPADDD          Z30, Z2, Z2
 	VCVTDQ2PS       Z3, Z3
 	VMULPS          Z19, Z3, Z3
 	VADDPS          Z23, Z3, Z3
-	VMAXPS          Z3, Z24, Z3
-	VMINPS          Z3, Z25, Z3
+	VMAXPS          Z3, Z28, Z3
+	VMINPS          Z3, Z29, Z3
 	VCVTPS2DQ       Z3, Z3
-	VPADDD          Z26, Z3, Z3
+	VPADDD          Z30, Z3, Z3
 	VPACKSSDW       Z1, Z0, Z0
 	VPACKSSDW       Z3, Z2, Z2
 	VPACKUSWB       Z2, Z0, Z0
+	VPXORD          Z31, Z0, Z0
 	VCVTDQ2PS       Z4, Z4
 	VMULPS          Z16, Z4, Z4
 	VADDPS          Z20, Z4, Z4
-	VMAXPS          Z4, Z24, Z4
-	VMINPS          Z4, Z25, Z4
+	VMAXPS          Z4, Z28, Z4
+	VMINPS          Z4, Z29, Z4
 	VCVTPS2DQ       Z4, Z4
-	VPADDD          Z26, Z4, Z4
+	VPADDD          Z30, Z4, Z4
 	VCVTDQ2PS       Z5, Z5
 	VMULPS          Z17, Z5, Z5
 	VADDPS          Z21, Z5, Z5
-	VMAXPS          Z5, Z24, Z5
-	VMINPS          Z5, Z25, Z5
+	VMAXPS          Z5, Z28, Z5
+	VMINPS          Z5, Z29, Z5
 	VCVTPS2DQ       Z5, Z5
-	VPADDD          Z26, Z5, Z5
+	VPADDD          Z30, Z5, Z5
 	VCVTDQ2PS       Z6, Z6
 	VMULPS          Z18, Z6, Z6
 	VADDPS          Z22, Z6, Z6
-	VMAXPS          Z6, Z24, Z6
-	VMINPS          Z6, Z25, Z6
+	VMAXPS          Z6, Z28, Z6
+	VMINPS          Z6, Z29, Z6
 	VCVTPS2DQ       Z6, Z6
-	VPADDD          Z26, Z6, Z6
+	VPADDD          Z30, Z6, Z6
 	VCVTDQ2PS       Z7, Z7
 	VMULPS          Z19, Z7, Z7
 	VADDPS          Z23, Z7, Z7
-	VMAXPS          Z7, Z24, Z7
-	VMINPS          Z7, Z25, Z7
+	VMAXPS          Z7, Z28, Z7
+	VMINPS          Z7, Z29, Z7
 	VCVTPS2DQ       Z7, Z7
-	VPADDD          Z26, Z7, Z7
+	VPADDD          Z30, Z7, Z7
 	VPACKSSDW       Z5, Z4, Z4
 	VPACKSSDW       Z7, Z6, Z6
 	VPACKUSWB       Z6, Z4, Z4
-	SUBL            196(R15), AX
-	IMUL3L          $0x01010101, AX, AX
-	VPBROADCASTD    AX, Z27
-	VPXORD          Z27, Z0, Z0
-	VPXORD          Z27, Z4, Z4
-	MOVQ            48(R15), AX
-	MOVQ            112(R15), CX
-	SUBQ            $0x08, CX
-	NEGQ            CX
+	VPXORD          Z31, Z4, Z4
+	VMOVDQU32       Z0, (DI)
+	CMPQ            SI, $0x08
+	JGE             full8
+	MOVQ            $+8, CX
+	SUBQ            SI, CX
 	SHLQ            $0x04, CX
 	MOVQ            $-1, BX
 	SHRQ            CL, BX
 	KMOVQ           BX, K1
-	VMOVDQU32       Z0, (AX)
-	VMOVDQU8        Z4, K1, 64(AX)
-	VZEROUPPER
-	RET
+	VMOVDQU8        Z4, K1, 64(DI)
+	SHLQ            $0x04, SI
+	ADDQ            SI, DI
+	JMP             rowend
 
-raw:
+full8:
+	VMOVDQU32 Z4, 64(DI)
+	ADDQ      $0x00000080, DI
+	JMP       stored7
+
+raw6:
 	VSHUFI32X4 $0x88, Z1, Z0, Z24
 	VSHUFI32X4 $0x88, Z3, Z2, Z25
 	VSHUFI32X4 $0xdd, Z1, Z0, Z26
@@ -1212,10 +1255,10 @@ raw:
 	VSHUFI32X4 $0xdd, Z25, Z24, Z2
 	VSHUFI32X4 $0x88, Z27, Z26, Z1
 	VSHUFI32X4 $0xdd, Z27, Z26, Z3
-	VMOVDQU32  Z0, (AX)
-	VMOVDQU32  Z1, 64(AX)
-	VMOVDQU32  Z2, 128(AX)
-	VMOVDQU32  Z3, 192(AX)
+	VMOVDQU32  Z0, (DI)
+	VMOVDQU32  Z1, 64(DI)
+	VMOVDQU32  Z2, 128(DI)
+	VMOVDQU32  Z3, 192(DI)
 	VSHUFI32X4 $0x88, Z5, Z4, Z24
 	VSHUFI32X4 $0x88, Z7, Z6, Z25
 	VSHUFI32X4 $0xdd, Z5, Z4, Z26
@@ -1224,17 +1267,19 @@ raw:
 	VSHUFI32X4 $0xdd, Z25, Z24, Z6
 	VSHUFI32X4 $0x88, Z27, Z26, Z5
 	VSHUFI32X4 $0xdd, Z27, Z26, Z7
-	VMOVDQU32  Z4, 256(AX)
-	VMOVDQU32  Z5, 320(AX)
-	VMOVDQU32  Z6, 384(AX)
-	VMOVDQU32  Z7, 448(AX)
-	VZEROUPPER
-	RET
+	VMOVDQU32  Z4, 256(DI)
+	VMOVDQU32  Z5, 320(DI)
+	VMOVDQU32  Z6, 384(DI)
+	VMOVDQU32  Z7, 448(DI)
+	ADDQ       $0x00000200, DI
 
-// func dwI8VNNI512_3x2(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F
-TEXT ·dwI8VNNI512_3x2(SB), NOSPLIT, $0-8
-	MOVQ            t+0(FP), R15
+stored7:
+	ADDQ $0x00000100, R8
+	SUBQ $0x08, SI
+	JGT  more
+	JMP  rowend
+
+g3:
 	MOVQ            80(R15), R10
 	VBROADCASTI32X4 (R10), Z0
 	VMOVDQA32       Z0, Z4
@@ -1248,12 +1293,11 @@ TEXT ·dwI8VNNI512_3x2(SB), NOSPLIT, $0-8
 	VBROADCASTI32X4 48(R10), Z3
 	VMOVDQA32       Z3, Z7
 	VMOVDQA32       Z3, Z11
-	MOVQ            (R15), R8
 	MOVQ            24(R15), R11
 	MOVQ            32(R15), R12
 	MOVQ            40(R15), R10
 
-tap:
+tap9:
 	MOVQ            (R11), AX
 	ADDQ            R8, AX
 	MOVQ            16(R11), BX
@@ -1329,138 +1373,136 @@ tap:
 	VPDPBUSD        Z18, Z22, Z10
 	VPDPBUSD        Z19, Z23, Z11
 	DECQ            R12
-	JNZ             tap
-	MOVQ            48(R15), AX
+	JNZ             tap9
 	CMPQ            144(R15), $0x00
-	JEQ             raw
-	MOVQ            128(R15), CX
-	MOVQ            136(R15), DX
-	VBROADCASTF32X4 (CX), Z16
-	VBROADCASTF32X4 (DX), Z20
-	VBROADCASTF32X4 16(CX), Z17
-	VBROADCASTF32X4 16(DX), Z21
-	VBROADCASTF32X4 32(CX), Z18
-	VBROADCASTF32X4 32(DX), Z22
-	VBROADCASTF32X4 48(CX), Z19
-	VBROADCASTF32X4 48(DX), Z23
-	VBROADCASTSS    88(R15), Z24
-	VBROADCASTSS    92(R15), Z25
-	VPBROADCASTD    208(R15), Z26
-	MOVL            208(R15), AX
+	JEQ             raw10
+	MOVQ            128(R15), AX
+	MOVQ            136(R15), BX
+	VBROADCASTF32X4 (AX), Z16
+	VBROADCASTF32X4 (BX), Z20
+	VBROADCASTF32X4 16(AX), Z17
+	VBROADCASTF32X4 16(BX), Z21
+	VBROADCASTF32X4 32(AX), Z18
+	VBROADCASTF32X4 32(BX), Z22
+	VBROADCASTF32X4 48(AX), Z19
+	VBROADCASTF32X4 48(BX), Z23
 	VCVTDQ2PS       Z0, Z0
 	VMULPS          Z16, Z0, Z0
 	VADDPS          Z20, Z0, Z0
-	VMAXPS          Z0, Z24, Z0
-	VMINPS          Z0, Z25, Z0
+	VMAXPS          Z0, Z28, Z0
+	VMINPS          Z0, Z29, Z0
 	VCVTPS2DQ       Z0, Z0
-	VPADDD          Z26, Z0, Z0
+	VPADDD          Z30, Z0, Z0
 	VCVTDQ2PS       Z1, Z1
 	VMULPS          Z17, Z1, Z1
 	VADDPS          Z21, Z1, Z1
-	VMAXPS          Z1, Z24, Z1
-	VMINPS          Z1, Z25, Z1
+	VMAXPS          Z1, Z28, Z1
+	VMINPS          Z1, Z29, Z1
 	VCVTPS2DQ       Z1, Z1
-	VPADDD          Z26, Z1, Z1
+	VPADDD          Z30, Z1, Z1
 	VCVTDQ2PS       Z2, Z2
 	VMULPS          Z18, Z2, Z2
 	VADDPS          Z22, Z2, Z2
-	VMAXPS          Z2, Z24, Z2
-	VMINPS          Z2, Z25, Z2
+	VMAXPS          Z2, Z28, Z2
+	VMINPS          Z2, Z29, Z2
 	VCVTPS2DQ       Z2, Z2
-	VPADDD          Z26, Z2, Z2
+	VPADDD          Z30, Z2, Z2
 	VCVTDQ2PS       Z3, Z3
 	VMULPS          Z19, Z3, Z3
 	VADDPS          Z23, Z3, Z3
-	VMAXPS          Z3, Z24, Z3
-	VMINPS          Z3, Z25, Z3
+	VMAXPS          Z3, Z28, Z3
+	VMINPS          Z3, Z29, Z3
 	VCVTPS2DQ       Z3, Z3
-	VPADDD          Z26, Z3, Z3
+	VPADDD          Z30, Z3, Z3
 	VPACKSSDW       Z1, Z0, Z0
 	VPACKSSDW       Z3, Z2, Z2
 	VPACKUSWB       Z2, Z0, Z0
+	VPXORD          Z31, Z0, Z0
 	VCVTDQ2PS       Z4, Z4
 	VMULPS          Z16, Z4, Z4
 	VADDPS          Z20, Z4, Z4
-	VMAXPS          Z4, Z24, Z4
-	VMINPS          Z4, Z25, Z4
+	VMAXPS          Z4, Z28, Z4
+	VMINPS          Z4, Z29, Z4
 	VCVTPS2DQ       Z4, Z4
-	VPADDD          Z26, Z4, Z4
+	VPADDD          Z30, Z4, Z4
 	VCVTDQ2PS       Z5, Z5
 	VMULPS          Z17, Z5, Z5
 	VADDPS          Z21, Z5, Z5
-	VMAXPS          Z5, Z24, Z5
-	VMINPS          Z5, Z25, Z5
+	VMAXPS          Z5, Z28, Z5
+	VMINPS          Z5, Z29, Z5
 	VCVTPS2DQ       Z5, Z5
-	VPADDD          Z26, Z5, Z5
+	VPADDD          Z30, Z5, Z5
 	VCVTDQ2PS       Z6, Z6
 	VMULPS          Z18, Z6, Z6
 	VADDPS          Z22, Z6, Z6
-	VMAXPS          Z6, Z24, Z6
-	VMINPS          Z6, Z25, Z6
+	VMAXPS          Z6, Z28, Z6
+	VMINPS          Z6, Z29, Z6
 	VCVTPS2DQ       Z6, Z6
-	VPADDD          Z26, Z6, Z6
+	VPADDD          Z30, Z6, Z6
 	VCVTDQ2PS       Z7, Z7
 	VMULPS          Z19, Z7, Z7
 	VADDPS          Z23, Z7, Z7
-	VMAXPS          Z7, Z24, Z7
-	VMINPS          Z7, Z25, Z7
+	VMAXPS          Z7, Z28, Z7
+	VMINPS          Z7, Z29, Z7
 	VCVTPS2DQ       Z7, Z7
-	VPADDD          Z26, Z7, Z7
+	VPADDD          Z30, Z7, Z7
 	VPACKSSDW       Z5, Z4, Z4
 	VPACKSSDW       Z7, Z6, Z6
 	VPACKUSWB       Z6, Z4, Z4
+	VPXORD          Z31, Z4, Z4
 	VCVTDQ2PS       Z8, Z8
 	VMULPS          Z16, Z8, Z8
 	VADDPS          Z20, Z8, Z8
-	VMAXPS          Z8, Z24, Z8
-	VMINPS          Z8, Z25, Z8
+	VMAXPS          Z8, Z28, Z8
+	VMINPS          Z8, Z29, Z8
 	VCVTPS2DQ       Z8, Z8
-	VPADDD          Z26, Z8, Z8
+	VPADDD          Z30, Z8, Z8
 	VCVTDQ2PS       Z9, Z9
 	VMULPS          Z17, Z9, Z9
 	VADDPS          Z21, Z9, Z9
-	VMAXPS          Z9, Z24, Z9
-	VMINPS          Z9, Z25, Z9
+	VMAXPS          Z9, Z28, Z9
+	VMINPS          Z9, Z29, Z9
 	VCVTPS2DQ       Z9, Z9
-	VPADDD          Z26, Z9, Z9
+	VPADDD          Z30, Z9, Z9
 	VCVTDQ2PS       Z10, Z10
 	VMULPS          Z18, Z10, Z10
 	VADDPS          Z22, Z10, Z10
-	VMAXPS          Z10, Z24, Z10
-	VMINPS          Z10, Z25, Z10
+	VMAXPS          Z10, Z28, Z10
+	VMINPS          Z10, Z29, Z10
 	VCVTPS2DQ       Z10, Z10
-	VPADDD          Z26, Z10, Z10
+	VPADDD          Z30, Z10, Z10
 	VCVTDQ2PS       Z11, Z11
 	VMULPS          Z19, Z11, Z11
 	VADDPS          Z23, Z11, Z11
-	VMAXPS          Z11, Z24, Z11
-	VMINPS          Z11, Z25, Z11
+	VMAXPS          Z11, Z28, Z11
+	VMINPS          Z11, Z29, Z11
 	VCVTPS2DQ       Z11, Z11
-	VPADDD          Z26, Z11, Z11
+	VPADDD          Z30, Z11, Z11
 	VPACKSSDW       Z9, Z8, Z8
 	VPACKSSDW       Z11, Z10, Z10
 	VPACKUSWB       Z10, Z8, Z8
-	SUBL            196(R15), AX
-	IMUL3L          $0x01010101, AX, AX
-	VPBROADCASTD    AX, Z27
-	VPXORD          Z27, Z0, Z0
-	VPXORD          Z27, Z4, Z4
-	VPXORD          Z27, Z8, Z8
-	MOVQ            48(R15), AX
-	MOVQ            112(R15), CX
-	SUBQ            $0x0c, CX
-	NEGQ            CX
+	VPXORD          Z31, Z8, Z8
+	VMOVDQU32       Z0, (DI)
+	VMOVDQU32       Z4, 64(DI)
+	CMPQ            SI, $0x0c
+	JGE             full12
+	MOVQ            $+12, CX
+	SUBQ            SI, CX
 	SHLQ            $0x04, CX
 	MOVQ            $-1, BX
 	SHRQ            CL, BX
 	KMOVQ           BX, K1
-	VMOVDQU32       Z0, (AX)
-	VMOVDQU32       Z4, 64(AX)
-	VMOVDQU8        Z8, K1, 128(AX)
-	VZEROUPPER
-	RET
+	VMOVDQU8        Z8, K1, 128(DI)
+	SHLQ            $0x04, SI
+	ADDQ            SI, DI
+	JMP             rowend
 
-raw:
+full12:
+	VMOVDQU32 Z8, 128(DI)
+	ADDQ      $0x000000c0, DI
+	JMP       stored11
+
+raw10:
 	VSHUFI32X4 $0x88, Z1, Z0, Z24
 	VSHUFI32X4 $0x88, Z3, Z2, Z25
 	VSHUFI32X4 $0xdd, Z1, Z0, Z26
@@ -1469,10 +1511,10 @@ raw:
 	VSHUFI32X4 $0xdd, Z25, Z24, Z2
 	VSHUFI32X4 $0x88, Z27, Z26, Z1
 	VSHUFI32X4 $0xdd, Z27, Z26, Z3
-	VMOVDQU32  Z0, (AX)
-	VMOVDQU32  Z1, 64(AX)
-	VMOVDQU32  Z2, 128(AX)
-	VMOVDQU32  Z3, 192(AX)
+	VMOVDQU32  Z0, (DI)
+	VMOVDQU32  Z1, 64(DI)
+	VMOVDQU32  Z2, 128(DI)
+	VMOVDQU32  Z3, 192(DI)
 	VSHUFI32X4 $0x88, Z5, Z4, Z24
 	VSHUFI32X4 $0x88, Z7, Z6, Z25
 	VSHUFI32X4 $0xdd, Z5, Z4, Z26
@@ -1481,10 +1523,10 @@ raw:
 	VSHUFI32X4 $0xdd, Z25, Z24, Z6
 	VSHUFI32X4 $0x88, Z27, Z26, Z5
 	VSHUFI32X4 $0xdd, Z27, Z26, Z7
-	VMOVDQU32  Z4, 256(AX)
-	VMOVDQU32  Z5, 320(AX)
-	VMOVDQU32  Z6, 384(AX)
-	VMOVDQU32  Z7, 448(AX)
+	VMOVDQU32  Z4, 256(DI)
+	VMOVDQU32  Z5, 320(DI)
+	VMOVDQU32  Z6, 384(DI)
+	VMOVDQU32  Z7, 448(DI)
 	VSHUFI32X4 $0x88, Z9, Z8, Z24
 	VSHUFI32X4 $0x88, Z11, Z10, Z25
 	VSHUFI32X4 $0xdd, Z9, Z8, Z26
@@ -1493,17 +1535,19 @@ raw:
 	VSHUFI32X4 $0xdd, Z25, Z24, Z10
 	VSHUFI32X4 $0x88, Z27, Z26, Z9
 	VSHUFI32X4 $0xdd, Z27, Z26, Z11
-	VMOVDQU32  Z8, 512(AX)
-	VMOVDQU32  Z9, 576(AX)
-	VMOVDQU32  Z10, 640(AX)
-	VMOVDQU32  Z11, 704(AX)
-	VZEROUPPER
-	RET
+	VMOVDQU32  Z8, 512(DI)
+	VMOVDQU32  Z9, 576(DI)
+	VMOVDQU32  Z10, 640(DI)
+	VMOVDQU32  Z11, 704(DI)
+	ADDQ       $0x00000300, DI
 
-// func dwI8VNNI512_4x2(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F
-TEXT ·dwI8VNNI512_4x2(SB), NOSPLIT, $0-8
-	MOVQ            t+0(FP), R15
+stored11:
+	ADDQ $0x00000180, R8
+	SUBQ $0x0c, SI
+	JGT  more
+	JMP  rowend
+
+g4:
 	MOVQ            80(R15), R10
 	VBROADCASTI32X4 (R10), Z0
 	VMOVDQA32       Z0, Z4
@@ -1521,12 +1565,11 @@ TEXT ·dwI8VNNI512_4x2(SB), NOSPLIT, $0-8
 	VMOVDQA32       Z3, Z7
 	VMOVDQA32       Z3, Z11
 	VMOVDQA32       Z3, Z15
-	MOVQ            (R15), R8
 	MOVQ            24(R15), R11
 	MOVQ            32(R15), R12
 	MOVQ            40(R15), R10
 
-tap:
+tap13:
 	MOVQ            (R11), AX
 	ADDQ            R8, AX
 	MOVQ            16(R11), BX
@@ -1622,171 +1665,169 @@ tap:
 	VPDPBUSD        Z18, Z22, Z14
 	VPDPBUSD        Z19, Z23, Z15
 	DECQ            R12
-	JNZ             tap
-	MOVQ            48(R15), AX
+	JNZ             tap13
 	CMPQ            144(R15), $0x00
-	JEQ             raw
-	MOVQ            128(R15), CX
-	MOVQ            136(R15), DX
-	VBROADCASTF32X4 (CX), Z16
-	VBROADCASTF32X4 (DX), Z20
-	VBROADCASTF32X4 16(CX), Z17
-	VBROADCASTF32X4 16(DX), Z21
-	VBROADCASTF32X4 32(CX), Z18
-	VBROADCASTF32X4 32(DX), Z22
-	VBROADCASTF32X4 48(CX), Z19
-	VBROADCASTF32X4 48(DX), Z23
-	VBROADCASTSS    88(R15), Z24
-	VBROADCASTSS    92(R15), Z25
-	VPBROADCASTD    208(R15), Z26
-	MOVL            208(R15), AX
+	JEQ             raw14
+	MOVQ            128(R15), AX
+	MOVQ            136(R15), BX
+	VBROADCASTF32X4 (AX), Z16
+	VBROADCASTF32X4 (BX), Z20
+	VBROADCASTF32X4 16(AX), Z17
+	VBROADCASTF32X4 16(BX), Z21
+	VBROADCASTF32X4 32(AX), Z18
+	VBROADCASTF32X4 32(BX), Z22
+	VBROADCASTF32X4 48(AX), Z19
+	VBROADCASTF32X4 48(BX), Z23
 	VCVTDQ2PS       Z0, Z0
 	VMULPS          Z16, Z0, Z0
 	VADDPS          Z20, Z0, Z0
-	VMAXPS          Z0, Z24, Z0
-	VMINPS          Z0, Z25, Z0
+	VMAXPS          Z0, Z28, Z0
+	VMINPS          Z0, Z29, Z0
 	VCVTPS2DQ       Z0, Z0
-	VPADDD          Z26, Z0, Z0
+	VPADDD          Z30, Z0, Z0
 	VCVTDQ2PS       Z1, Z1
 	VMULPS          Z17, Z1, Z1
 	VADDPS          Z21, Z1, Z1
-	VMAXPS          Z1, Z24, Z1
-	VMINPS          Z1, Z25, Z1
+	VMAXPS          Z1, Z28, Z1
+	VMINPS          Z1, Z29, Z1
 	VCVTPS2DQ       Z1, Z1
-	VPADDD          Z26, Z1, Z1
+	VPADDD          Z30, Z1, Z1
 	VCVTDQ2PS       Z2, Z2
 	VMULPS          Z18, Z2, Z2
 	VADDPS          Z22, Z2, Z2
-	VMAXPS          Z2, Z24, Z2
-	VMINPS          Z2, Z25, Z2
+	VMAXPS          Z2, Z28, Z2
+	VMINPS          Z2, Z29, Z2
 	VCVTPS2DQ       Z2, Z2
-	VPADDD          Z26, Z2, Z2
+	VPADDD          Z30, Z2, Z2
 	VCVTDQ2PS       Z3, Z3
 	VMULPS          Z19, Z3, Z3
 	VADDPS          Z23, Z3, Z3
-	VMAXPS          Z3, Z24, Z3
-	VMINPS          Z3, Z25, Z3
+	VMAXPS          Z3, Z28, Z3
+	VMINPS          Z3, Z29, Z3
 	VCVTPS2DQ       Z3, Z3
-	VPADDD          Z26, Z3, Z3
+	VPADDD          Z30, Z3, Z3
 	VPACKSSDW       Z1, Z0, Z0
 	VPACKSSDW       Z3, Z2, Z2
 	VPACKUSWB       Z2, Z0, Z0
+	VPXORD          Z31, Z0, Z0
 	VCVTDQ2PS       Z4, Z4
 	VMULPS          Z16, Z4, Z4
 	VADDPS          Z20, Z4, Z4
-	VMAXPS          Z4, Z24, Z4
-	VMINPS          Z4, Z25, Z4
+	VMAXPS          Z4, Z28, Z4
+	VMINPS          Z4, Z29, Z4
 	VCVTPS2DQ       Z4, Z4
-	VPADDD          Z26, Z4, Z4
+	VPADDD          Z30, Z4, Z4
 	VCVTDQ2PS       Z5, Z5
 	VMULPS          Z17, Z5, Z5
 	VADDPS          Z21, Z5, Z5
-	VMAXPS          Z5, Z24, Z5
-	VMINPS          Z5, Z25, Z5
+	VMAXPS          Z5, Z28, Z5
+	VMINPS          Z5, Z29, Z5
 	VCVTPS2DQ       Z5, Z5
-	VPADDD          Z26, Z5, Z5
+	VPADDD          Z30, Z5, Z5
 	VCVTDQ2PS       Z6, Z6
 	VMULPS          Z18, Z6, Z6
 	VADDPS          Z22, Z6, Z6
-	VMAXPS          Z6, Z24, Z6
-	VMINPS          Z6, Z25, Z6
+	VMAXPS          Z6, Z28, Z6
+	VMINPS          Z6, Z29, Z6
 	VCVTPS2DQ       Z6, Z6
-	VPADDD          Z26, Z6, Z6
+	VPADDD          Z30, Z6, Z6
 	VCVTDQ2PS       Z7, Z7
 	VMULPS          Z19, Z7, Z7
 	VADDPS          Z23, Z7, Z7
-	VMAXPS          Z7, Z24, Z7
-	VMINPS          Z7, Z25, Z7
+	VMAXPS          Z7, Z28, Z7
+	VMINPS          Z7, Z29, Z7
 	VCVTPS2DQ       Z7, Z7
-	VPADDD          Z26, Z7, Z7
+	VPADDD          Z30, Z7, Z7
 	VPACKSSDW       Z5, Z4, Z4
 	VPACKSSDW       Z7, Z6, Z6
 	VPACKUSWB       Z6, Z4, Z4
+	VPXORD          Z31, Z4, Z4
 	VCVTDQ2PS       Z8, Z8
 	VMULPS          Z16, Z8, Z8
 	VADDPS          Z20, Z8, Z8
-	VMAXPS          Z8, Z24, Z8
-	VMINPS          Z8, Z25, Z8
+	VMAXPS          Z8, Z28, Z8
+	VMINPS          Z8, Z29, Z8
 	VCVTPS2DQ       Z8, Z8
-	VPADDD          Z26, Z8, Z8
+	VPADDD          Z30, Z8, Z8
 	VCVTDQ2PS       Z9, Z9
 	VMULPS          Z17, Z9, Z9
 	VADDPS          Z21, Z9, Z9
-	VMAXPS          Z9, Z24, Z9
-	VMINPS          Z9, Z25, Z9
+	VMAXPS          Z9, Z28, Z9
+	VMINPS          Z9, Z29, Z9
 	VCVTPS2DQ       Z9, Z9
-	VPADDD          Z26, Z9, Z9
+	VPADDD          Z30, Z9, Z9
 	VCVTDQ2PS       Z10, Z10
 	VMULPS          Z18, Z10, Z10
 	VADDPS          Z22, Z10, Z10
-	VMAXPS          Z10, Z24, Z10
-	VMINPS          Z10, Z25, Z10
+	VMAXPS          Z10, Z28, Z10
+	VMINPS          Z10, Z29, Z10
 	VCVTPS2DQ       Z10, Z10
-	VPADDD          Z26, Z10, Z10
+	VPADDD          Z30, Z10, Z10
 	VCVTDQ2PS       Z11, Z11
 	VMULPS          Z19, Z11, Z11
 	VADDPS          Z23, Z11, Z11
-	VMAXPS          Z11, Z24, Z11
-	VMINPS          Z11, Z25, Z11
+	VMAXPS          Z11, Z28, Z11
+	VMINPS          Z11, Z29, Z11
 	VCVTPS2DQ       Z11, Z11
-	VPADDD          Z26, Z11, Z11
+	VPADDD          Z30, Z11, Z11
 	VPACKSSDW       Z9, Z8, Z8
 	VPACKSSDW       Z11, Z10, Z10
 	VPACKUSWB       Z10, Z8, Z8
+	VPXORD          Z31, Z8, Z8
 	VCVTDQ2PS       Z12, Z12
 	VMULPS          Z16, Z12, Z12
 	VADDPS          Z20, Z12, Z12
-	VMAXPS          Z12, Z24, Z12
-	VMINPS          Z12, Z25, Z12
+	VMAXPS          Z12, Z28, Z12
+	VMINPS          Z12, Z29, Z12
 	VCVTPS2DQ       Z12, Z12
-	VPADDD          Z26, Z12, Z12
+	VPADDD          Z30, Z12, Z12
 	VCVTDQ2PS       Z13, Z13
 	VMULPS          Z17, Z13, Z13
 	VADDPS          Z21, Z13, Z13
-	VMAXPS          Z13, Z24, Z13
-	VMINPS          Z13, Z25, Z13
+	VMAXPS          Z13, Z28, Z13
+	VMINPS          Z13, Z29, Z13
 	VCVTPS2DQ       Z13, Z13
-	VPADDD          Z26, Z13, Z13
+	VPADDD          Z30, Z13, Z13
 	VCVTDQ2PS       Z14, Z14
 	VMULPS          Z18, Z14, Z14
 	VADDPS          Z22, Z14, Z14
-	VMAXPS          Z14, Z24, Z14
-	VMINPS          Z14, Z25, Z14
+	VMAXPS          Z14, Z28, Z14
+	VMINPS          Z14, Z29, Z14
 	VCVTPS2DQ       Z14, Z14
-	VPADDD          Z26, Z14, Z14
+	VPADDD          Z30, Z14, Z14
 	VCVTDQ2PS       Z15, Z15
 	VMULPS          Z19, Z15, Z15
 	VADDPS          Z23, Z15, Z15
-	VMAXPS          Z15, Z24, Z15
-	VMINPS          Z15, Z25, Z15
+	VMAXPS          Z15, Z28, Z15
+	VMINPS          Z15, Z29, Z15
 	VCVTPS2DQ       Z15, Z15
-	VPADDD          Z26, Z15, Z15
+	VPADDD          Z30, Z15, Z15
 	VPACKSSDW       Z13, Z12, Z12
 	VPACKSSDW       Z15, Z14, Z14
 	VPACKUSWB       Z14, Z12, Z12
-	SUBL            196(R15), AX
-	IMUL3L          $0x01010101, AX, AX
-	VPBROADCASTD    AX, Z27
-	VPXORD          Z27, Z0, Z0
-	VPXORD          Z27, Z4, Z4
-	VPXORD          Z27, Z8, Z8
-	VPXORD          Z27, Z12, Z12
-	MOVQ            48(R15), AX
-	MOVQ            112(R15), CX
-	SUBQ            $0x10, CX
-	NEGQ            CX
+	VPXORD          Z31, Z12, Z12
+	VMOVDQU32       Z0, (DI)
+	VMOVDQU32       Z4, 64(DI)
+	VMOVDQU32       Z8, 128(DI)
+	CMPQ            SI, $0x10
+	JGE             full16
+	MOVQ            $+16, CX
+	SUBQ            SI, CX
 	SHLQ            $0x04, CX
 	MOVQ            $-1, BX
 	SHRQ            CL, BX
 	KMOVQ           BX, K1
-	VMOVDQU32       Z0, (AX)
-	VMOVDQU32       Z4, 64(AX)
-	VMOVDQU32       Z8, 128(AX)
-	VMOVDQU8        Z12, K1, 192(AX)
-	VZEROUPPER
-	RET
+	VMOVDQU8        Z12, K1, 192(DI)
+	SHLQ            $0x04, SI
+	ADDQ            SI, DI
+	JMP             rowend
 
-raw:
+full16:
+	VMOVDQU32 Z12, 192(DI)
+	ADDQ      $0x00000100, DI
+	JMP       stored15
+
+raw14:
 	VSHUFI32X4 $0x88, Z1, Z0, Z24
 	VSHUFI32X4 $0x88, Z3, Z2, Z25
 	VSHUFI32X4 $0xdd, Z1, Z0, Z26
@@ -1795,10 +1836,10 @@ raw:
 	VSHUFI32X4 $0xdd, Z25, Z24, Z2
 	VSHUFI32X4 $0x88, Z27, Z26, Z1
 	VSHUFI32X4 $0xdd, Z27, Z26, Z3
-	VMOVDQU32  Z0, (AX)
-	VMOVDQU32  Z1, 64(AX)
-	VMOVDQU32  Z2, 128(AX)
-	VMOVDQU32  Z3, 192(AX)
+	VMOVDQU32  Z0, (DI)
+	VMOVDQU32  Z1, 64(DI)
+	VMOVDQU32  Z2, 128(DI)
+	VMOVDQU32  Z3, 192(DI)
 	VSHUFI32X4 $0x88, Z5, Z4, Z24
 	VSHUFI32X4 $0x88, Z7, Z6, Z25
 	VSHUFI32X4 $0xdd, Z5, Z4, Z26
@@ -1807,10 +1848,10 @@ raw:
 	VSHUFI32X4 $0xdd, Z25, Z24, Z6
 	VSHUFI32X4 $0x88, Z27, Z26, Z5
 	VSHUFI32X4 $0xdd, Z27, Z26, Z7
-	VMOVDQU32  Z4, 256(AX)
-	VMOVDQU32  Z5, 320(AX)
-	VMOVDQU32  Z6, 384(AX)
-	VMOVDQU32  Z7, 448(AX)
+	VMOVDQU32  Z4, 256(DI)
+	VMOVDQU32  Z5, 320(DI)
+	VMOVDQU32  Z6, 384(DI)
+	VMOVDQU32  Z7, 448(DI)
 	VSHUFI32X4 $0x88, Z9, Z8, Z24
 	VSHUFI32X4 $0x88, Z11, Z10, Z25
 	VSHUFI32X4 $0xdd, Z9, Z8, Z26
@@ -1819,10 +1860,10 @@ raw:
 	VSHUFI32X4 $0xdd, Z25, Z24, Z10
 	VSHUFI32X4 $0x88, Z27, Z26, Z9
 	VSHUFI32X4 $0xdd, Z27, Z26, Z11
-	VMOVDQU32  Z8, 512(AX)
-	VMOVDQU32  Z9, 576(AX)
-	VMOVDQU32  Z10, 640(AX)
-	VMOVDQU32  Z11, 704(AX)
+	VMOVDQU32  Z8, 512(DI)
+	VMOVDQU32  Z9, 576(DI)
+	VMOVDQU32  Z10, 640(DI)
+	VMOVDQU32  Z11, 704(DI)
 	VSHUFI32X4 $0x88, Z13, Z12, Z24
 	VSHUFI32X4 $0x88, Z15, Z14, Z25
 	VSHUFI32X4 $0xdd, Z13, Z12, Z26
@@ -1831,9 +1872,20 @@ raw:
 	VSHUFI32X4 $0xdd, Z25, Z24, Z14
 	VSHUFI32X4 $0x88, Z27, Z26, Z13
 	VSHUFI32X4 $0xdd, Z27, Z26, Z15
-	VMOVDQU32  Z12, 768(AX)
-	VMOVDQU32  Z13, 832(AX)
-	VMOVDQU32  Z14, 896(AX)
-	VMOVDQU32  Z15, 960(AX)
+	VMOVDQU32  Z12, 768(DI)
+	VMOVDQU32  Z13, 832(DI)
+	VMOVDQU32  Z14, 896(DI)
+	VMOVDQU32  Z15, 960(DI)
+	ADDQ       $0x00000400, DI
+
+stored15:
+	ADDQ $0x00000200, R8
+	SUBQ $0x10, SI
+	JGT  more
+
+rowend:
+	ADDQ 240(R15), R9
+	DECQ 232(R15)
+	JNZ  row
 	VZEROUPPER
 	RET

@@ -73,22 +73,22 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -100,11 +100,11 @@ nohi:
 	VPANDD       Z0, Z28, K1, Z0
 	VPORD        Z0, Z29, K1, Z0
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	CMPQ    104(R15), $0x10
@@ -202,24 +202,24 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -235,13 +235,13 @@ nohi:
 	VPANDD       Z1, Z28, K1, Z1
 	VPORD        Z1, Z29, K1, Z1
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
 	VCVTPH2PS Y29, Z1
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	CMPQ    104(R15), $0x10
@@ -351,26 +351,26 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
 	VMAXPS       Z2, Z28, Z2
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
 	VMINPS       Z2, Z28, Z2
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -390,7 +390,7 @@ nohi:
 	VPANDD       Z2, Z28, K1, Z2
 	VPORD        Z2, Z29, K1, Z2
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -398,7 +398,7 @@ nosat:
 	VCVTPS2PH $0x00, Z2, Y30
 	VCVTPH2PS Y30, Z2
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	CMPQ    104(R15), $0x10
@@ -520,28 +520,28 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
 	VMAXPS       Z2, Z28, Z2
 	VMAXPS       Z3, Z28, Z3
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
 	VMINPS       Z2, Z28, Z2
 	VMINPS       Z3, Z28, Z3
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -565,7 +565,7 @@ nohi:
 	VPANDD       Z3, Z28, K1, Z3
 	VPORD        Z3, Z29, K1, Z3
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -575,7 +575,7 @@ nosat:
 	VCVTPS2PH $0x00, Z3, Y31
 	VCVTPH2PS Y31, Z3
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	CMPQ    104(R15), $0x10
@@ -709,7 +709,7 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -717,9 +717,9 @@ nores:
 	VMAXPS       Z3, Z28, Z3
 	VMAXPS       Z4, Z28, Z4
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -727,12 +727,12 @@ nolo:
 	VMINPS       Z3, Z28, Z3
 	VMINPS       Z4, Z28, Z4
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -760,7 +760,7 @@ nohi:
 	VPANDD       Z4, Z28, K1, Z4
 	VPORD        Z4, Z29, K1, Z4
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -772,7 +772,7 @@ nosat:
 	VCVTPS2PH $0x00, Z4, Y28
 	VCVTPH2PS Y28, Z4
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	CMPQ    104(R15), $0x10
@@ -918,7 +918,7 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -927,9 +927,9 @@ nores:
 	VMAXPS       Z4, Z28, Z4
 	VMAXPS       Z5, Z28, Z5
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -938,12 +938,12 @@ nolo:
 	VMINPS       Z4, Z28, Z4
 	VMINPS       Z5, Z28, Z5
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -975,7 +975,7 @@ nohi:
 	VPANDD       Z5, Z28, K1, Z5
 	VPORD        Z5, Z29, K1, Z5
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -989,7 +989,7 @@ nosat:
 	VCVTPS2PH $0x00, Z5, Y29
 	VCVTPH2PS Y29, Z5
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	CMPQ    104(R15), $0x10
@@ -1147,7 +1147,7 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -1157,9 +1157,9 @@ nores:
 	VMAXPS       Z5, Z28, Z5
 	VMAXPS       Z6, Z28, Z6
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -1169,12 +1169,12 @@ nolo:
 	VMINPS       Z5, Z28, Z5
 	VMINPS       Z6, Z28, Z6
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -1210,7 +1210,7 @@ nohi:
 	VPANDD       Z6, Z28, K1, Z6
 	VPORD        Z6, Z29, K1, Z6
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -1226,7 +1226,7 @@ nosat:
 	VCVTPS2PH $0x00, Z6, Y30
 	VCVTPH2PS Y30, Z6
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	CMPQ    104(R15), $0x10
@@ -1396,7 +1396,7 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -1407,9 +1407,9 @@ nores:
 	VMAXPS       Z6, Z28, Z6
 	VMAXPS       Z7, Z28, Z7
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -1420,12 +1420,12 @@ nolo:
 	VMINPS       Z6, Z28, Z6
 	VMINPS       Z7, Z28, Z7
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -1465,7 +1465,7 @@ nohi:
 	VPANDD       Z7, Z28, K1, Z7
 	VPORD        Z7, Z29, K1, Z7
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -1483,7 +1483,7 @@ nosat:
 	VCVTPS2PH $0x00, Z7, Y31
 	VCVTPH2PS Y31, Z7
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	CMPQ    104(R15), $0x10
@@ -1668,7 +1668,7 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -1680,9 +1680,9 @@ nores:
 	VMAXPS       Z7, Z28, Z7
 	VMAXPS       Z8, Z28, Z8
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -1694,12 +1694,12 @@ nolo:
 	VMINPS       Z7, Z28, Z7
 	VMINPS       Z8, Z28, Z8
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -1743,7 +1743,7 @@ nohi:
 	VPANDD       Z8, Z28, K1, Z8
 	VPORD        Z8, Z29, K1, Z8
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -1763,7 +1763,7 @@ nosat:
 	VCVTPS2PH $0x00, Z8, Y28
 	VCVTPH2PS Y28, Z8
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	CMPQ    104(R15), $0x10
@@ -1963,7 +1963,7 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -1976,9 +1976,9 @@ nores:
 	VMAXPS       Z8, Z28, Z8
 	VMAXPS       Z9, Z28, Z9
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -1991,12 +1991,12 @@ nolo:
 	VMINPS       Z8, Z28, Z8
 	VMINPS       Z9, Z28, Z9
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -2044,7 +2044,7 @@ nohi:
 	VPANDD       Z9, Z28, K1, Z9
 	VPORD        Z9, Z29, K1, Z9
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -2066,7 +2066,7 @@ nosat:
 	VCVTPS2PH $0x00, Z9, Y29
 	VCVTPH2PS Y29, Z9
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	CMPQ    104(R15), $0x10
@@ -2278,7 +2278,7 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -2292,9 +2292,9 @@ nores:
 	VMAXPS       Z9, Z28, Z9
 	VMAXPS       Z10, Z28, Z10
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -2308,12 +2308,12 @@ nolo:
 	VMINPS       Z9, Z28, Z9
 	VMINPS       Z10, Z28, Z10
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -2365,7 +2365,7 @@ nohi:
 	VPANDD       Z10, Z28, K1, Z10
 	VPORD        Z10, Z29, K1, Z10
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -2389,7 +2389,7 @@ nosat:
 	VCVTPS2PH $0x00, Z10, Y30
 	VCVTPH2PS Y30, Z10
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	CMPQ    104(R15), $0x10
@@ -2613,7 +2613,7 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -2628,9 +2628,9 @@ nores:
 	VMAXPS       Z10, Z28, Z10
 	VMAXPS       Z11, Z28, Z11
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -2645,12 +2645,12 @@ nolo:
 	VMINPS       Z10, Z28, Z10
 	VMINPS       Z11, Z28, Z11
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -2706,7 +2706,7 @@ nohi:
 	VPANDD       Z11, Z28, K1, Z11
 	VPORD        Z11, Z29, K1, Z11
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -2732,7 +2732,7 @@ nosat:
 	VCVTPS2PH $0x00, Z11, Y31
 	VCVTPH2PS Y31, Z11
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	CMPQ    104(R15), $0x10
@@ -2968,7 +2968,7 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -2984,9 +2984,9 @@ nores:
 	VMAXPS       Z11, Z28, Z11
 	VMAXPS       Z12, Z28, Z12
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -3002,12 +3002,12 @@ nolo:
 	VMINPS       Z11, Z28, Z11
 	VMINPS       Z12, Z28, Z12
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -3067,7 +3067,7 @@ nohi:
 	VPANDD       Z12, Z28, K1, Z12
 	VPORD        Z12, Z29, K1, Z12
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -3095,7 +3095,7 @@ nosat:
 	VCVTPS2PH $0x00, Z12, Y28
 	VCVTPH2PS Y28, Z12
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	CMPQ    104(R15), $0x10
@@ -3343,7 +3343,7 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -3360,9 +3360,9 @@ nores:
 	VMAXPS       Z12, Z28, Z12
 	VMAXPS       Z13, Z28, Z13
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -3379,12 +3379,12 @@ nolo:
 	VMINPS       Z12, Z28, Z12
 	VMINPS       Z13, Z28, Z13
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -3448,7 +3448,7 @@ nohi:
 	VPANDD       Z13, Z28, K1, Z13
 	VPORD        Z13, Z29, K1, Z13
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -3478,7 +3478,7 @@ nosat:
 	VCVTPS2PH $0x00, Z13, Y29
 	VCVTPH2PS Y29, Z13
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	CMPQ    104(R15), $0x10
@@ -3637,24 +3637,24 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -3670,13 +3670,13 @@ nohi:
 	VPANDD       Z1, Z28, K1, Z1
 	VPORD        Z1, Z29, K1, Z1
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
 	VCVTPH2PS Y29, Z1
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	MOVQ    64(R15), CX
@@ -3813,28 +3813,28 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
 	VMAXPS       Z2, Z28, Z2
 	VMAXPS       Z3, Z28, Z3
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
 	VMINPS       Z2, Z28, Z2
 	VMINPS       Z3, Z28, Z3
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -3858,7 +3858,7 @@ nohi:
 	VPANDD       Z3, Z28, K1, Z3
 	VPORD        Z3, Z29, K1, Z3
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -3868,7 +3868,7 @@ nosat:
 	VCVTPS2PH $0x00, Z3, Y31
 	VCVTPH2PS Y31, Z3
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	MOVQ    64(R15), CX
@@ -4034,7 +4034,7 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -4043,9 +4043,9 @@ nores:
 	VMAXPS       Z4, Z28, Z4
 	VMAXPS       Z5, Z28, Z5
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -4054,12 +4054,12 @@ nolo:
 	VMINPS       Z4, Z28, Z4
 	VMINPS       Z5, Z28, Z5
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -4091,7 +4091,7 @@ nohi:
 	VPANDD       Z5, Z28, K1, Z5
 	VPORD        Z5, Z29, K1, Z5
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -4105,7 +4105,7 @@ nosat:
 	VCVTPS2PH $0x00, Z5, Y29
 	VCVTPH2PS Y29, Z5
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	MOVQ    64(R15), CX
@@ -4300,7 +4300,7 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -4311,9 +4311,9 @@ nores:
 	VMAXPS       Z6, Z28, Z6
 	VMAXPS       Z7, Z28, Z7
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -4324,12 +4324,12 @@ nolo:
 	VMINPS       Z6, Z28, Z6
 	VMINPS       Z7, Z28, Z7
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -4369,7 +4369,7 @@ nohi:
 	VPANDD       Z7, Z28, K1, Z7
 	VPORD        Z7, Z29, K1, Z7
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -4387,7 +4387,7 @@ nosat:
 	VCVTPS2PH $0x00, Z7, Y31
 	VCVTPH2PS Y31, Z7
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	MOVQ    64(R15), CX
@@ -4611,7 +4611,7 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -4624,9 +4624,9 @@ nores:
 	VMAXPS       Z8, Z28, Z8
 	VMAXPS       Z9, Z28, Z9
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -4639,12 +4639,12 @@ nolo:
 	VMINPS       Z8, Z28, Z8
 	VMINPS       Z9, Z28, Z9
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -4692,7 +4692,7 @@ nohi:
 	VPANDD       Z9, Z28, K1, Z9
 	VPORD        Z9, Z29, K1, Z9
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -4714,7 +4714,7 @@ nosat:
 	VCVTPS2PH $0x00, Z9, Y29
 	VCVTPH2PS Y29, Z9
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	MOVQ    64(R15), CX
@@ -4967,7 +4967,7 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -4982,9 +4982,9 @@ nores:
 	VMAXPS       Z10, Z28, Z10
 	VMAXPS       Z11, Z28, Z11
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -4999,12 +4999,12 @@ nolo:
 	VMINPS       Z10, Z28, Z10
 	VMINPS       Z11, Z28, Z11
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -5060,7 +5060,7 @@ nohi:
 	VPANDD       Z11, Z28, K1, Z11
 	VPORD        Z11, Z29, K1, Z11
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -5086,7 +5086,7 @@ nosat:
 	VCVTPS2PH $0x00, Z11, Y31
 	VCVTPH2PS Y31, Z11
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	MOVQ    64(R15), CX
@@ -5368,7 +5368,7 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -5385,9 +5385,9 @@ nores:
 	VMAXPS       Z12, Z28, Z12
 	VMAXPS       Z13, Z28, Z13
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -5404,12 +5404,12 @@ nolo:
 	VMINPS       Z12, Z28, Z12
 	VMINPS       Z13, Z28, Z13
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -5473,7 +5473,7 @@ nohi:
 	VPANDD       Z13, Z28, K1, Z13
 	VPORD        Z13, Z29, K1, Z13
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -5503,7 +5503,7 @@ nosat:
 	VCVTPS2PH $0x00, Z13, Y29
 	VCVTPH2PS Y29, Z13
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	MOVQ    64(R15), CX
@@ -5814,7 +5814,7 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -5833,9 +5833,9 @@ nores:
 	VMAXPS       Z14, Z28, Z14
 	VMAXPS       Z15, Z28, Z15
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -5854,12 +5854,12 @@ nolo:
 	VMINPS       Z14, Z28, Z14
 	VMINPS       Z15, Z28, Z15
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -5931,7 +5931,7 @@ nohi:
 	VPANDD       Z15, Z28, K1, Z15
 	VPORD        Z15, Z29, K1, Z15
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -5965,7 +5965,7 @@ nosat:
 	VCVTPS2PH $0x00, Z15, Y31
 	VCVTPH2PS Y31, Z15
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	MOVQ    64(R15), CX
@@ -6308,7 +6308,7 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -6329,9 +6329,9 @@ nores:
 	VMAXPS       Z16, Z28, Z16
 	VMAXPS       Z17, Z28, Z17
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -6352,12 +6352,12 @@ nolo:
 	VMINPS       Z16, Z28, Z16
 	VMINPS       Z17, Z28, Z17
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -6437,7 +6437,7 @@ nohi:
 	VPANDD       Z17, Z28, K1, Z17
 	VPORD        Z17, Z29, K1, Z17
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -6475,7 +6475,7 @@ nosat:
 	VCVTPS2PH $0x00, Z17, Y29
 	VCVTPH2PS Y29, Z17
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	MOVQ    64(R15), CX
@@ -6850,7 +6850,7 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -6873,9 +6873,9 @@ nores:
 	VMAXPS       Z18, Z28, Z18
 	VMAXPS       Z19, Z28, Z19
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -6898,12 +6898,12 @@ nolo:
 	VMINPS       Z18, Z28, Z18
 	VMINPS       Z19, Z28, Z19
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -6991,7 +6991,7 @@ nohi:
 	VPANDD       Z19, Z28, K1, Z19
 	VPORD        Z19, Z29, K1, Z19
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -7033,7 +7033,7 @@ nosat:
 	VCVTPS2PH $0x00, Z19, Y31
 	VCVTPH2PS Y31, Z19
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	MOVQ    64(R15), CX
@@ -7437,7 +7437,7 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -7462,9 +7462,9 @@ nores:
 	VMAXPS       Z20, Z28, Z20
 	VMAXPS       Z21, Z28, Z21
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -7489,12 +7489,12 @@ nolo:
 	VMINPS       Z20, Z28, Z20
 	VMINPS       Z21, Z28, Z21
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -7590,7 +7590,7 @@ nohi:
 	VPANDD       Z21, Z28, K1, Z21
 	VPORD        Z21, Z29, K1, Z21
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -7636,7 +7636,7 @@ nosat:
 	VCVTPS2PH $0x00, Z21, Y29
 	VCVTPH2PS Y29, Z21
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	MOVQ    64(R15), CX
@@ -8069,7 +8069,7 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -8096,9 +8096,9 @@ nores:
 	VMAXPS       Z22, Z28, Z22
 	VMAXPS       Z23, Z28, Z23
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -8125,12 +8125,12 @@ nolo:
 	VMINPS       Z22, Z28, Z22
 	VMINPS       Z23, Z28, Z23
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -8234,7 +8234,7 @@ nohi:
 	VPANDD       Z23, Z28, K1, Z23
 	VPORD        Z23, Z29, K1, Z23
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -8284,7 +8284,7 @@ nosat:
 	VCVTPS2PH $0x00, Z23, Y31
 	VCVTPH2PS Y31, Z23
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	MOVQ    64(R15), CX
@@ -8746,7 +8746,7 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -8775,9 +8775,9 @@ nores:
 	VMAXPS       Z24, Z28, Z24
 	VMAXPS       Z25, Z28, Z25
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -8806,12 +8806,12 @@ nolo:
 	VMINPS       Z24, Z28, Z24
 	VMINPS       Z25, Z28, Z25
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -8923,7 +8923,7 @@ nohi:
 	VPANDD       Z25, Z28, K1, Z25
 	VPORD        Z25, Z29, K1, Z25
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -8977,7 +8977,7 @@ nosat:
 	VCVTPS2PH $0x00, Z25, Y29
 	VCVTPH2PS Y29, Z25
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	MOVQ    64(R15), CX
@@ -9468,7 +9468,7 @@ done:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -9499,9 +9499,9 @@ nores:
 	VMAXPS       Z26, Z28, Z26
 	VMAXPS       Z27, Z28, Z27
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -9532,12 +9532,12 @@ nolo:
 	VMINPS       Z26, Z28, Z26
 	VMINPS       Z27, Z28, Z27
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -9657,7 +9657,7 @@ nohi:
 	VPANDD       Z27, Z28, K1, Z27
 	VPORD        Z27, Z29, K1, Z27
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -9715,7 +9715,7 @@ nosat:
 	VCVTPS2PH $0x00, Z27, Y31
 	VCVTPH2PS Y31, Z27
 
-noround:
+noround3:
 	MOVQ    48(R15), AX
 	MOVQ    56(R15), SI
 	MOVQ    64(R15), CX

@@ -104,22 +104,22 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -131,11 +131,11 @@ nohi:
 	VPANDD       Z0, Z28, K1, Z0
 	VPORD        Z0, Z29, K1, Z0
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -317,24 +317,24 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -350,13 +350,13 @@ nohi:
 	VPANDD       Z1, Z28, K1, Z1
 	VPORD        Z1, Z29, K1, Z1
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
 	VCVTPH2PS Y29, Z1
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -582,26 +582,26 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
 	VMAXPS       Z2, Z28, Z2
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
 	VMINPS       Z2, Z28, Z2
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -621,7 +621,7 @@ nohi:
 	VPANDD       Z2, Z28, K1, Z2
 	VPORD        Z2, Z29, K1, Z2
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -629,7 +629,7 @@ nosat:
 	VCVTPS2PH $0x00, Z2, Y30
 	VCVTPH2PS Y30, Z2
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -899,28 +899,28 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
 	VMAXPS       Z2, Z28, Z2
 	VMAXPS       Z3, Z28, Z3
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
 	VMINPS       Z2, Z28, Z2
 	VMINPS       Z3, Z28, Z3
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -944,7 +944,7 @@ nohi:
 	VPANDD       Z3, Z28, K1, Z3
 	VPORD        Z3, Z29, K1, Z3
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -954,7 +954,7 @@ nosat:
 	VCVTPS2PH $0x00, Z3, Y31
 	VCVTPH2PS Y31, Z3
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -1268,7 +1268,7 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -1276,9 +1276,9 @@ nores:
 	VMAXPS       Z3, Z28, Z3
 	VMAXPS       Z4, Z28, Z4
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -1286,12 +1286,12 @@ nolo:
 	VMINPS       Z3, Z28, Z3
 	VMINPS       Z4, Z28, Z4
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -1319,7 +1319,7 @@ nohi:
 	VPANDD       Z4, Z28, K1, Z4
 	VPORD        Z4, Z29, K1, Z4
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -1331,7 +1331,7 @@ nosat:
 	VCVTPS2PH $0x00, Z4, Y28
 	VCVTPH2PS Y28, Z4
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -1689,7 +1689,7 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -1698,9 +1698,9 @@ nores:
 	VMAXPS       Z4, Z28, Z4
 	VMAXPS       Z5, Z28, Z5
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -1709,12 +1709,12 @@ nolo:
 	VMINPS       Z4, Z28, Z4
 	VMINPS       Z5, Z28, Z5
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -1746,7 +1746,7 @@ nohi:
 	VPANDD       Z5, Z28, K1, Z5
 	VPORD        Z5, Z29, K1, Z5
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -1760,7 +1760,7 @@ nosat:
 	VCVTPS2PH $0x00, Z5, Y29
 	VCVTPH2PS Y29, Z5
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -2162,7 +2162,7 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -2172,9 +2172,9 @@ nores:
 	VMAXPS       Z5, Z28, Z5
 	VMAXPS       Z6, Z28, Z6
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -2184,12 +2184,12 @@ nolo:
 	VMINPS       Z5, Z28, Z5
 	VMINPS       Z6, Z28, Z6
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -2225,7 +2225,7 @@ nohi:
 	VPANDD       Z6, Z28, K1, Z6
 	VPORD        Z6, Z29, K1, Z6
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -2241,7 +2241,7 @@ nosat:
 	VCVTPS2PH $0x00, Z6, Y30
 	VCVTPH2PS Y30, Z6
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -2687,7 +2687,7 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -2698,9 +2698,9 @@ nores:
 	VMAXPS       Z6, Z28, Z6
 	VMAXPS       Z7, Z28, Z7
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -2711,12 +2711,12 @@ nolo:
 	VMINPS       Z6, Z28, Z6
 	VMINPS       Z7, Z28, Z7
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -2756,7 +2756,7 @@ nohi:
 	VPANDD       Z7, Z28, K1, Z7
 	VPORD        Z7, Z29, K1, Z7
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -2774,7 +2774,7 @@ nosat:
 	VCVTPS2PH $0x00, Z7, Y31
 	VCVTPH2PS Y31, Z7
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -3267,7 +3267,7 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -3279,9 +3279,9 @@ nores:
 	VMAXPS       Z7, Z28, Z7
 	VMAXPS       Z8, Z28, Z8
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -3293,12 +3293,12 @@ nolo:
 	VMINPS       Z7, Z28, Z7
 	VMINPS       Z8, Z28, Z8
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -3342,7 +3342,7 @@ nohi:
 	VPANDD       Z8, Z28, K1, Z8
 	VPORD        Z8, Z29, K1, Z8
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -3362,7 +3362,7 @@ nosat:
 	VCVTPS2PH $0x00, Z8, Y28
 	VCVTPH2PS Y28, Z8
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -3902,7 +3902,7 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -3915,9 +3915,9 @@ nores:
 	VMAXPS       Z8, Z28, Z8
 	VMAXPS       Z9, Z28, Z9
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -3930,12 +3930,12 @@ nolo:
 	VMINPS       Z8, Z28, Z8
 	VMINPS       Z9, Z28, Z9
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -3983,7 +3983,7 @@ nohi:
 	VPANDD       Z9, Z28, K1, Z9
 	VPORD        Z9, Z29, K1, Z9
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -4005,7 +4005,7 @@ nosat:
 	VCVTPS2PH $0x00, Z9, Y29
 	VCVTPH2PS Y29, Z9
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -4589,7 +4589,7 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -4603,9 +4603,9 @@ nores:
 	VMAXPS       Z9, Z28, Z9
 	VMAXPS       Z10, Z28, Z10
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -4619,12 +4619,12 @@ nolo:
 	VMINPS       Z9, Z28, Z9
 	VMINPS       Z10, Z28, Z10
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -4676,7 +4676,7 @@ nohi:
 	VPANDD       Z10, Z28, K1, Z10
 	VPORD        Z10, Z29, K1, Z10
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -4700,7 +4700,7 @@ nosat:
 	VCVTPS2PH $0x00, Z10, Y30
 	VCVTPH2PS Y30, Z10
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -5328,7 +5328,7 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -5343,9 +5343,9 @@ nores:
 	VMAXPS       Z10, Z28, Z10
 	VMAXPS       Z11, Z28, Z11
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -5360,12 +5360,12 @@ nolo:
 	VMINPS       Z10, Z28, Z10
 	VMINPS       Z11, Z28, Z11
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -5421,7 +5421,7 @@ nohi:
 	VPANDD       Z11, Z28, K1, Z11
 	VPORD        Z11, Z29, K1, Z11
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -5447,7 +5447,7 @@ nosat:
 	VCVTPS2PH $0x00, Z11, Y31
 	VCVTPH2PS Y31, Z11
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -6119,7 +6119,7 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -6135,9 +6135,9 @@ nores:
 	VMAXPS       Z11, Z28, Z11
 	VMAXPS       Z12, Z28, Z12
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -6153,12 +6153,12 @@ nolo:
 	VMINPS       Z11, Z28, Z11
 	VMINPS       Z12, Z28, Z12
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -6218,7 +6218,7 @@ nohi:
 	VPANDD       Z12, Z28, K1, Z12
 	VPORD        Z12, Z29, K1, Z12
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -6246,7 +6246,7 @@ nosat:
 	VCVTPS2PH $0x00, Z12, Y28
 	VCVTPH2PS Y28, Z12
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -6962,7 +6962,7 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -6979,9 +6979,9 @@ nores:
 	VMAXPS       Z12, Z28, Z12
 	VMAXPS       Z13, Z28, Z13
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -6998,12 +6998,12 @@ nolo:
 	VMINPS       Z12, Z28, Z12
 	VMINPS       Z13, Z28, Z13
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -7067,7 +7067,7 @@ nohi:
 	VPANDD       Z13, Z28, K1, Z13
 	VPORD        Z13, Z29, K1, Z13
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -7097,7 +7097,7 @@ nosat:
 	VCVTPS2PH $0x00, Z13, Y29
 	VCVTPH2PS Y29, Z13
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -7526,24 +7526,24 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -7559,13 +7559,13 @@ nohi:
 	VPANDD       Z1, Z28, K1, Z1
 	VPORD        Z1, Z29, K1, Z1
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
 	VCVTPH2PS Y29, Z1
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -7817,28 +7817,28 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
 	VMAXPS       Z2, Z28, Z2
 	VMAXPS       Z3, Z28, Z3
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
 	VMINPS       Z2, Z28, Z2
 	VMINPS       Z3, Z28, Z3
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -7862,7 +7862,7 @@ nohi:
 	VPANDD       Z3, Z28, K1, Z3
 	VPORD        Z3, Z29, K1, Z3
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -7872,7 +7872,7 @@ nosat:
 	VCVTPS2PH $0x00, Z3, Y31
 	VCVTPH2PS Y31, Z3
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -8206,7 +8206,7 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -8215,9 +8215,9 @@ nores:
 	VMAXPS       Z4, Z28, Z4
 	VMAXPS       Z5, Z28, Z5
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -8226,12 +8226,12 @@ nolo:
 	VMINPS       Z4, Z28, Z4
 	VMINPS       Z5, Z28, Z5
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -8263,7 +8263,7 @@ nohi:
 	VPANDD       Z5, Z28, K1, Z5
 	VPORD        Z5, Z29, K1, Z5
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -8277,7 +8277,7 @@ nosat:
 	VCVTPS2PH $0x00, Z5, Y29
 	VCVTPH2PS Y29, Z5
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -8693,7 +8693,7 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -8704,9 +8704,9 @@ nores:
 	VMAXPS       Z6, Z28, Z6
 	VMAXPS       Z7, Z28, Z7
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -8717,12 +8717,12 @@ nolo:
 	VMINPS       Z6, Z28, Z6
 	VMINPS       Z7, Z28, Z7
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -8762,7 +8762,7 @@ nohi:
 	VPANDD       Z7, Z28, K1, Z7
 	VPORD        Z7, Z29, K1, Z7
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -8780,7 +8780,7 @@ nosat:
 	VCVTPS2PH $0x00, Z7, Y31
 	VCVTPH2PS Y31, Z7
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -9278,7 +9278,7 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -9291,9 +9291,9 @@ nores:
 	VMAXPS       Z8, Z28, Z8
 	VMAXPS       Z9, Z28, Z9
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -9306,12 +9306,12 @@ nolo:
 	VMINPS       Z8, Z28, Z8
 	VMINPS       Z9, Z28, Z9
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -9359,7 +9359,7 @@ nohi:
 	VPANDD       Z9, Z28, K1, Z9
 	VPORD        Z9, Z29, K1, Z9
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -9381,7 +9381,7 @@ nosat:
 	VCVTPS2PH $0x00, Z9, Y29
 	VCVTPH2PS Y29, Z9
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -9961,7 +9961,7 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -9976,9 +9976,9 @@ nores:
 	VMAXPS       Z10, Z28, Z10
 	VMAXPS       Z11, Z28, Z11
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -9993,12 +9993,12 @@ nolo:
 	VMINPS       Z10, Z28, Z10
 	VMINPS       Z11, Z28, Z11
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -10054,7 +10054,7 @@ nohi:
 	VPANDD       Z11, Z28, K1, Z11
 	VPORD        Z11, Z29, K1, Z11
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -10080,7 +10080,7 @@ nosat:
 	VCVTPS2PH $0x00, Z11, Y31
 	VCVTPH2PS Y31, Z11
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -10742,7 +10742,7 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -10759,9 +10759,9 @@ nores:
 	VMAXPS       Z12, Z28, Z12
 	VMAXPS       Z13, Z28, Z13
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -10778,12 +10778,12 @@ nolo:
 	VMINPS       Z12, Z28, Z12
 	VMINPS       Z13, Z28, Z13
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -10847,7 +10847,7 @@ nohi:
 	VPANDD       Z13, Z28, K1, Z13
 	VPORD        Z13, Z29, K1, Z13
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -10877,7 +10877,7 @@ nosat:
 	VCVTPS2PH $0x00, Z13, Y29
 	VCVTPH2PS Y29, Z13
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -11621,7 +11621,7 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -11640,9 +11640,9 @@ nores:
 	VMAXPS       Z14, Z28, Z14
 	VMAXPS       Z15, Z28, Z15
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -11661,12 +11661,12 @@ nolo:
 	VMINPS       Z14, Z28, Z14
 	VMINPS       Z15, Z28, Z15
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -11738,7 +11738,7 @@ nohi:
 	VPANDD       Z15, Z28, K1, Z15
 	VPORD        Z15, Z29, K1, Z15
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -11772,7 +11772,7 @@ nosat:
 	VCVTPS2PH $0x00, Z15, Y31
 	VCVTPH2PS Y31, Z15
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -12601,7 +12601,7 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -12622,9 +12622,9 @@ nores:
 	VMAXPS       Z16, Z28, Z16
 	VMAXPS       Z17, Z28, Z17
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -12645,12 +12645,12 @@ nolo:
 	VMINPS       Z16, Z28, Z16
 	VMINPS       Z17, Z28, Z17
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -12730,7 +12730,7 @@ nohi:
 	VPANDD       Z17, Z28, K1, Z17
 	VPORD        Z17, Z29, K1, Z17
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -12768,7 +12768,7 @@ nosat:
 	VCVTPS2PH $0x00, Z17, Y29
 	VCVTPH2PS Y29, Z17
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -13682,7 +13682,7 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -13705,9 +13705,9 @@ nores:
 	VMAXPS       Z18, Z28, Z18
 	VMAXPS       Z19, Z28, Z19
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -13730,12 +13730,12 @@ nolo:
 	VMINPS       Z18, Z28, Z18
 	VMINPS       Z19, Z28, Z19
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -13823,7 +13823,7 @@ nohi:
 	VPANDD       Z19, Z28, K1, Z19
 	VPORD        Z19, Z29, K1, Z19
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -13865,7 +13865,7 @@ nosat:
 	VCVTPS2PH $0x00, Z19, Y31
 	VCVTPH2PS Y31, Z19
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -14861,7 +14861,7 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -14886,9 +14886,9 @@ nores:
 	VMAXPS       Z20, Z28, Z20
 	VMAXPS       Z21, Z28, Z21
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -14913,12 +14913,12 @@ nolo:
 	VMINPS       Z20, Z28, Z20
 	VMINPS       Z21, Z28, Z21
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -15014,7 +15014,7 @@ nohi:
 	VPANDD       Z21, Z28, K1, Z21
 	VPORD        Z21, Z29, K1, Z21
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -15060,7 +15060,7 @@ nosat:
 	VCVTPS2PH $0x00, Z21, Y29
 	VCVTPH2PS Y29, Z21
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -16138,7 +16138,7 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -16165,9 +16165,9 @@ nores:
 	VMAXPS       Z22, Z28, Z22
 	VMAXPS       Z23, Z28, Z23
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -16194,12 +16194,12 @@ nolo:
 	VMINPS       Z22, Z28, Z22
 	VMINPS       Z23, Z28, Z23
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -16303,7 +16303,7 @@ nohi:
 	VPANDD       Z23, Z28, K1, Z23
 	VPORD        Z23, Z29, K1, Z23
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -16353,7 +16353,7 @@ nosat:
 	VCVTPS2PH $0x00, Z23, Y31
 	VCVTPH2PS Y31, Z23
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -17513,7 +17513,7 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -17542,9 +17542,9 @@ nores:
 	VMAXPS       Z24, Z28, Z24
 	VMAXPS       Z25, Z28, Z25
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -17573,12 +17573,12 @@ nolo:
 	VMINPS       Z24, Z28, Z24
 	VMINPS       Z25, Z28, Z25
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -17690,7 +17690,7 @@ nohi:
 	VPANDD       Z25, Z28, K1, Z25
 	VPORD        Z25, Z29, K1, Z25
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -17744,7 +17744,7 @@ nosat:
 	VCVTPS2PH $0x00, Z25, Y29
 	VCVTPH2PS Y29, Z25
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00
@@ -18986,7 +18986,7 @@ res32:
 
 nores:
 	CMPL         88(R15), $0xff800000
-	JEQ          nolo
+	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
 	VMAXPS       Z0, Z28, Z0
 	VMAXPS       Z1, Z28, Z1
@@ -19017,9 +19017,9 @@ nores:
 	VMAXPS       Z26, Z28, Z26
 	VMAXPS       Z27, Z28, Z27
 
-nolo:
+nolo1:
 	CMPL         92(R15), $0x7f800000
-	JEQ          nohi
+	JEQ          nohi2
 	VBROADCASTSS 92(R15), Z28
 	VMINPS       Z0, Z28, Z0
 	VMINPS       Z1, Z28, Z1
@@ -19050,12 +19050,12 @@ nolo:
 	VMINPS       Z26, Z28, Z26
 	VMINPS       Z27, Z28, Z27
 
-nohi:
+nohi2:
 	MOVQ         96(R15), R13
 	TESTQ        R13, R13
-	JZ           noround
+	JZ           noround3
 	CMPQ         R13, $0x02
-	JNE          nosat
+	JNE          nosat4
 	MOVL         $0x80000000, AX
 	VPBROADCASTD AX, Z28
 	MOVL         $0x7f800000, AX
@@ -19175,7 +19175,7 @@ nohi:
 	VPANDD       Z27, Z28, K1, Z27
 	VPORD        Z27, Z29, K1, Z27
 
-nosat:
+nosat4:
 	VCVTPS2PH $0x00, Z0, Y28
 	VCVTPH2PS Y28, Z0
 	VCVTPS2PH $0x00, Z1, Y29
@@ -19233,7 +19233,7 @@ nosat:
 	VCVTPS2PH $0x00, Z27, Y31
 	VCVTPH2PS Y31, Z27
 
-noround:
+noround3:
 	CMPQ              144(R15), $0x01
 	JEQ               store32
 	CMPQ              152(R15), $0x00

@@ -7,65 +7,85 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// dwSizes are the tile widths of the depthwise kernels; depthwise.go chooses
-// among the same.
-var dwSizes = []int{1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28}
+const (
+	offRows  = 128
+	offSRow  = 136
+	offRows8 = 232
+	offSRow8 = 240
+)
 
-// genDWAVX512 writes the float32 depthwise tiles, strides 1 and 2: one block
-// of 16 channels, up to 28 positions in registers, one fused multiply-add with
-// a memory operand for each position and tap.
+// genDWAVX512 writes the float32 depthwise kernels, strides 1 and 2: rows of
+// one block of 16 channels, 28 positions in registers, one fused multiply-add
+// with a memory operand for each position and tap.
 func genDWAVX512(a *asm) {
 	for _, stride := range []int{1, 2} {
-		for _, p := range dwSizes {
-			a.dwF32AVX512(p, stride)
-		}
+		a.dwF32AVX512(stride)
 	}
 }
 
-func (a *asm) dwF32AVX512(p, stride int) {
-	a.begin(fmt.Sprintf("dwF32AVX512_%dx%d", p, stride), "tileArgs", rT)
-	p1 := (p + 1) / 2
-	a.MOVQ(mem(rT, offBias), rW)
-	a.VMOVUPS(mem(rW, 0), reg.Z0)
-	for i := 1; i < p; i++ {
-		a.VMOVAPS(reg.Z0, zregs[i])
-	}
-	a.MOVQ(mem(rT, offA), rBaseA)
-	a.MOVQ(mem(rT, offB), rBaseB)
-	a.MOVQ(mem(rT, offTaps), rTap)
-	a.MOVQ(mem(rT, offNTaps), rEnd)
-	a.MOVQ(mem(rT, offW), rW)
-	a.Label("tap")
-	a.MOVQ(mem(rTap, 0), rN)
-	a.VMOVUPS(mem(rW, 0), reg.Z28)
-	a.LEAQ(idx(rBaseA, rN, 1, 0), rA0)
-	if p > 1 {
-		a.LEAQ(idx(rBaseB, rN, 1, 0), rB0)
-	}
-	a.ADDQ(Imm(16), rTap)
-	a.ADDQ(Imm(64), rW)
-	for i := 0; i < p; i++ {
-		m := mem(rA0, i*64*stride)
-		if i >= p1 {
-			m = mem(rB0, (i-p1)*64*stride)
+func (a *asm) dwF32AVX512(stride int) {
+	a.begin(fmt.Sprintf("dwF32AVX512s%d", stride), "tileArgs", rT)
+	row, left, dst, res := reg.RSI, reg.RDI, reg.RDX, reg.RBX
+	a.MOVQ(mem(rT, offA), row)
+	a.MOVQ(mem(rT, offDst), dst)
+	a.MOVQ(mem(rT, offRes), res)
+	a.Label("row")
+	a.MOVQ(row, rBaseA)
+	a.MOVQ(mem(rT, offP), left)
+	sizes := []int{28, 14, 7, 4, 2, 1}
+	for i, p := range sizes {
+		body := fmt.Sprintf("p%d", p)
+		next := "rowend"
+		if i+1 < len(sizes) {
+			next = fmt.Sprintf("p%d", sizes[i+1])
 		}
-		a.VFMADD231PS(m, reg.Z28, zregs[i])
+		a.Label(body)
+		a.CMPQ(left, Imm(uint64(p)))
+		a.JLT(LabelRef(next))
+		a.MOVQ(mem(rT, offBias), rW)
+		a.VMOVUPS(mem(rW, 0), reg.Z0)
+		for i := 1; i < p; i++ {
+			a.VMOVAPS(reg.Z0, zregs[i])
+		}
+		a.MOVQ(mem(rT, offTaps), rTap)
+		a.MOVQ(mem(rT, offNTaps), rEnd)
+		a.MOVQ(mem(rT, offW), rW)
+		tap := a.newLabel("tap")
+		a.Label(tap)
+		a.MOVQ(mem(rTap, 0), rA0)
+		a.VMOVUPS(mem(rW, 0), reg.Z28)
+		a.ADDQ(rBaseA, rA0)
+		a.ADDQ(Imm(16), rTap)
+		a.ADDQ(Imm(64), rW)
+		for i := 0; i < p; i++ {
+			a.VFMADD231PS(mem(rA0, i*64*stride), reg.Z28, zregs[i])
+		}
+		a.DECQ(rEnd)
+		a.JNZ(LabelRef(tap))
+		nores := a.newLabel("nores")
+		a.TESTQ(res, res)
+		a.JZ(LabelRef(nores))
+		for i := 0; i < p; i++ {
+			a.VADDPS(mem(res, 64*i), zregs[i], zregs[i])
+		}
+		a.ADDQ(imm(64*p), res)
+		a.Label(nores)
+		a.clampAVX512(zregs[:p])
+		a.roundAVX512(zregs[:p])
+		for i := 0; i < p; i++ {
+			a.VMOVUPS(zregs[i], mem(dst, 64*i))
+		}
+		a.ADDQ(imm(64*p), dst)
+		a.ADDQ(imm(64*p*stride), rBaseA)
+		a.SUBQ(imm(p), left)
+		if i == 0 {
+			a.JMP(LabelRef(body))
+		}
 	}
-	a.DECQ(rEnd)
-	a.JNZ(LabelRef("tap"))
-	a.MOVQ(mem(rT, offRes), rA0)
-	a.TESTQ(rA0, rA0)
-	a.JZ(LabelRef("nores"))
-	for i := 0; i < p; i++ {
-		a.VADDPS(mem(rA0, 64*i), zregs[i], zregs[i])
-	}
-	a.Label("nores")
-	a.clampAVX512(zregs[:p])
-	a.roundAVX512(zregs[:p])
-	a.MOVQ(mem(rT, offDst), rA0)
-	for i := 0; i < p; i++ {
-		a.VMOVUPS(zregs[i], mem(rA0, 64*i))
-	}
+	a.Label("rowend")
+	a.ADDQ(mem(rT, offSRow), row)
+	a.DECQ(mem(rT, offRows))
+	a.JNZ(LabelRef("row"))
 	a.VZEROUPPER()
 	a.RET()
 }

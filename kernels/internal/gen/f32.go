@@ -254,29 +254,31 @@ func (a *asm) residualF32(p, nb int, acc func(i, b int) reg.VecPhysical) {
 // clampAVX512 applies lo and hi where they are finite. The accumulator is the
 // second source, so a NaN stays.
 func (a *asm) clampAVX512(v []reg.VecPhysical) {
+	nolo, nohi := a.newLabel("nolo"), a.newLabel("nohi")
 	a.CMPL(mem(rT, offLo), negInfBits)
-	a.JEQ(LabelRef("nolo"))
+	a.JEQ(LabelRef(nolo))
 	a.VBROADCASTSS(mem(rT, offLo), reg.Z28)
 	for _, r := range v {
 		a.VMAXPS(r, reg.Z28, r)
 	}
-	a.Label("nolo")
+	a.Label(nolo)
 	a.CMPL(mem(rT, offHi), posInfBits)
-	a.JEQ(LabelRef("nohi"))
+	a.JEQ(LabelRef(nohi))
 	a.VBROADCASTSS(mem(rT, offHi), reg.Z28)
 	for _, r := range v {
 		a.VMINPS(r, reg.Z28, r)
 	}
-	a.Label("nohi")
+	a.Label(nohi)
 }
 
 // roundAVX512 applies the Round of the arguments.
 func (a *asm) roundAVX512(v []reg.VecPhysical) {
+	noround, nosat := a.newLabel("noround"), a.newLabel("nosat")
 	a.MOVQ(mem(rT, offRound), rN)
 	a.TESTQ(rN, rN)
-	a.JZ(LabelRef("noround"))
+	a.JZ(LabelRef(noround))
 	a.CMPQ(rN, Imm(2))
-	a.JNE(LabelRef("nosat"))
+	a.JNE(LabelRef(nosat))
 	a.MOVL(U32(0x80000000), reg.EAX)
 	a.VPBROADCASTD(reg.EAX, reg.Z28) // sign
 	a.MOVL(U32(0x7f800000), reg.EAX)
@@ -289,13 +291,13 @@ func (a *asm) roundAVX512(v []reg.VecPhysical) {
 		a.VPANDD(r, reg.Z28, reg.K1, r)
 		a.VPORD(r, reg.Z29, reg.K1, r)
 	}
-	a.Label("nosat")
+	a.Label(nosat)
 	for i, r := range v {
 		y := yregs[28+i%4]
 		a.VCVTPS2PH(Imm(0), r, y)
 		a.VCVTPH2PS(y, r)
 	}
-	a.Label("noround")
+	a.Label(noround)
 }
 
 // storeF32 stores the tile, masked in the last block when it is not full.
