@@ -159,3 +159,39 @@ func TestMNIST(t *testing.T) {
 		t.Errorf("%d of %d right, want 9891 of 10000", r, n)
 	}
 }
+
+// snr is the ratio of the signal to the difference, in dB.
+func snr(got, want *model.Tensor) float64 {
+	var signal, noise float64
+	for i := range want.Len() {
+		w, d := want.At(i), got.At(i)-want.At(i)
+		signal, noise = signal+w*w, noise+d*d
+	}
+	return 10 * math.Log10(signal/noise)
+}
+
+// TestQuantizedFixtures runs the same network in QDQ form and as fused integer
+// operators.
+func TestQuantizedFixtures(t *testing.T) {
+	for _, name := range []string{"mobilenet_v2_qdq", "mobilenet_v2_qoperator"} {
+		t.Run(name, func(t *testing.T) {
+			g, err := Load(testutil.Shared(t, "fixtures/onnx/"+name+".onnx"), Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := g.Validate(true); err != nil {
+				t.Fatal(err)
+			}
+			out, err := ops.EvalGraph(context.Background(), g, map[string]*model.Tensor{g.Inputs[0].Name: readNpy(t, "image224.npy")}, ops.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := out[g.Outputs[0].Name]
+			if s := snr(got, readNpy(t, name+".logits.npy")); s < 45 {
+				t.Errorf("SNR %.1f dB against ONNX Runtime, want at least 45", s)
+			} else {
+				t.Logf("SNR %.1f dB", s)
+			}
+		})
+	}
+}

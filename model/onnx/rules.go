@@ -2,6 +2,7 @@ package onnx
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/triune-sim/triune/model"
@@ -48,6 +49,7 @@ func init() {
 	for _, op := range []string{"ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"} {
 		rules[op] = axesInput(18)
 	}
+	maps.Copy(rules, quantizedRules)
 }
 
 func castLike(b *builder, n *node, key string) error {
