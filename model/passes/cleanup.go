@@ -1,9 +1,11 @@
 package passes
 
 import (
+	"reflect"
 	"slices"
 
 	"github.com/triune-sim/triune/model"
+	"github.com/triune-sim/triune/model/ops"
 )
 
 // removeNoop forwards the input of an operator that returns it unchanged.
@@ -227,6 +229,99 @@ func foldPadding(r *rewriter, n *model.Node) (bool, error) {
 	in[0] = p.In(0)
 	r.become(n, n.Op, a, in...)
 	return true, nil
+}
+
+// mergeDuplicates lets the readers of a node that computes the same as an
+// earlier one read that one's outputs instead.
+func mergeDuplicates(r *rewriter, n *model.Node) (bool, error) {
+	// A duplicate shares its first tensor with the original.
+	var x *model.Value
+	for _, v := range n.Inputs {
+		if v != nil && v.Const == nil {
+			x = v
+			break
+		}
+	}
+	if x == nil || len(r.readers[x]) < 2 || len(n.Blocks) > 0 {
+		return false, nil
+	}
+	if info, ok := ops.Lookup(n.Op); !ok || !info.Pure {
+		return false, nil
+	}
+	for _, v := range n.Outputs {
+		if v == nil || r.outputs[v] {
+			return false, nil
+		}
+	}
+	for _, m := range r.readers[x] {
+		if m == n {
+			return false, nil // the first of its kind
+		}
+		if m.Op != n.Op || r.dead[m] || len(m.Blocks) > 0 || len(m.Outputs) != len(n.Outputs) || !sameInputs(m, n) || !sameAttrs(m.Attrs, n.Attrs) {
+			continue
+		}
+		if slices.ContainsFunc(m.Outputs, func(v *model.Value) bool { return v == nil }) || !r.before(m, n) {
+			continue
+		}
+		for i, v := range n.Outputs {
+			r.redirect(v, m.Outputs[i])
+		}
+		r.kill(n)
+		return true, nil
+	}
+	return false, nil
+}
+
+// before reports whether m comes before n in the graph.
+func (r *rewriter) before(m, n *model.Node) bool {
+	for _, x := range r.g.Nodes {
+		switch x {
+		case m:
+			return true
+		case n:
+			return false
+		}
+	}
+	return false
+}
+
+// sameInputs compares inputs: the same tensors, or small constants of equal
+// values.
+func sameInputs(m, n *model.Node) bool {
+	if len(m.Inputs) != len(n.Inputs) {
+		return false
+	}
+	for i, v := range m.Inputs {
+		w := n.Inputs[i]
+		switch {
+		case v == w:
+		case v == nil || w == nil || v.Const == nil || w.Const == nil:
+			return false
+		case v.DType != w.DType || !v.Shape.Equal(w.Shape) || v.Const.Elems() > 64 || v.DType == model.String ||
+			v.Const.Storage.Form() != model.FormDense || w.Const.Storage.Form() != model.FormDense:
+			return false
+		default:
+			a, err := v.Const.Value()
+			b, err2 := w.Const.Value()
+			if err != nil || err2 != nil || !slices.Equal(a.Data, b.Data) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func sameAttrs(a, b model.Attrs) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for k, v := range a {
+		w, ok := b[k]
+		if !ok || !reflect.DeepEqual(v, w) {
+			return false
+		}
+	}
+	return true
 }
 
 // inlineIf replaces an If of constant condition by the branch it takes.

@@ -367,18 +367,28 @@ func groupNorm(r *rewriter, n *model.Node) (bool, error) {
 	return true, nil
 }
 
-// globalPool turns the mean over all spatial axes, kept, into
-// GlobalAveragePool.
+// globalPool turns the mean over all spatial axes into GlobalAveragePool, with
+// a reshape behind it where the axes are dropped.
 func globalPool(r *rewriter, n *model.Node) bool {
 	axes, keep := axesOf(n)
-	rank := 0
-	if n.In(0) != nil {
-		rank = len(n.In(0).Shape)
-	}
-	if !keep || rank < 4 || len(axes) != rank-2 || axes[0] != 2 || !n.Outputs[0].DType.IsFloat() {
+	x, out := n.In(0), n.Outputs[0]
+	if x == nil || len(x.Shape) < 4 || len(axes) != len(x.Shape)-2 || axes[0] != 2 || !out.DType.IsFloat() || out.Shape.Elems() < 1 {
 		return false
 	}
-	r.become(n, "GlobalAveragePool", nil, n.In(0))
+	if keep {
+		r.become(n, "GlobalAveragePool", nil, x)
+		return true
+	}
+	shape := model.Shape{x.Shape[0], x.Shape[1]}
+	for range axes {
+		shape = append(shape, 1)
+	}
+	pool := &model.Node{Name: n.Name + ".pool", Op: "GlobalAveragePool"}
+	y := &model.Value{Name: out.Name + ".pool", DType: out.DType, Shape: shape, Producer: pool}
+	pool.Outputs = []*model.Value{y}
+	r.setInputs(pool, x)
+	r.become(n, "Reshape", nil, y, shapeConst(out))
+	r.spliced[n] = append(r.spliced[n], pool)
 	return true
 }
 

@@ -19,6 +19,7 @@ func Standard() []Pass {
 		{"inline-if", inlineIf},
 		{"fold-constants", foldConstants},
 		{"remove-noops", removeNoop},
+		{"merge-duplicates", mergeDuplicates},
 		{"merge-moves", mergeMoves},
 		{"normalise-activations", activations},
 		{"normalise-norms", norms},
@@ -47,7 +48,7 @@ func Run(g *model.Graph, list ...Pass) error {
 		changed := false
 		for _, p := range list {
 			for _, n := range g.Nodes {
-				if r.dead[n] {
+				if r.dead[n] || len(n.Outputs) == 0 || n.Outputs[0] == nil {
 					continue
 				}
 				c, err := p.visit(r, n)
@@ -172,7 +173,7 @@ func (r *rewriter) unread(v *model.Value, n *model.Node) {
 }
 
 func (r *rewriter) compact() {
-	if len(r.dead) == 0 {
+	if len(r.dead) == 0 && len(r.spliced) == 0 {
 		return
 	}
 	out := make([]*model.Node, 0, len(r.g.Nodes))

@@ -200,6 +200,13 @@ func TestPatterns(t *testing.T) {
 		{"large constants fold lazily", func(b *gb, x val) val {
 			return b.op("MatMul", nil, b.op("Flatten", nil, x), b.op("Transpose", perm(1, 0), b.rnd(0, 300, 144)))
 		}, "Flatten MatMul"},
+		{"global pool, axes dropped", func(b *gb, x val) val {
+			return b.op("ReduceMean", model.Attrs{"keepdims": 0}, x, b.i64(2, 3))
+		}, "GlobalAveragePool Reshape"},
+		{"duplicates", func(b *gb, x val) val {
+			y := b.op("Mul", nil, b.op("Clip", nil, x, b.f(-0.5), b.f(0.5)), b.op("Exp", nil, b.op("Clip", nil, x, b.f(-0.5), b.f(0.5))))
+			return b.op("Add", nil, y, b.op("Clip", nil, x, b.f(-0.25), b.f(0.5)))
+		}, "Clip Exp Mul Clip Add"},
 		{"dead branch", func(b *gb, x val) val { b.op("Exp", nil, x); return b.op("Relu", nil, x) }, "Relu"},
 	}
 	for _, c := range cases {
