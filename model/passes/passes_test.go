@@ -434,3 +434,68 @@ func TestRandomGraphs(t *testing.T) {
 		check(t, b.graph(t), 1e-5)
 	})
 }
+
+// Damaged graphs that shape inference lets through give a result or an error,
+// never a panic.
+func TestDamagedGraphs(t *testing.T) {
+	names := []string{"tiny_cnn", "tiny_vit", "tiny_decoder"}
+	rapid.Check(t, func(t *rapid.T) {
+		var g *model.Graph
+		if k := rapid.IntRange(0, len(names)).Draw(t, "network"); k < len(names) {
+			var err error
+			if g, err = zoo.Build(names[k]); err != nil {
+				t.Fatalf("%v", err)
+			}
+		} else {
+			// A chain with every spelled-out pattern.
+			b := newGB()
+			x := b.input(model.Float32, 2, 4, 6, 6)
+			keep := model.Attrs{"keepdims": 1}
+			d := b.op("Sub", nil, x, b.op("ReduceMean", keep, x, b.i64(-1)))
+			v := b.op("ReduceMean", keep, b.op("Mul", nil, d, d), b.i64(-1))
+			x = b.op("Add", nil, b.op("Mul", nil, b.op("Div", nil, d, b.op("Sqrt", nil, b.op("Add", nil, v, b.f(1e-3)))), b.rnd(1, 6)), b.rnd(0, 6))
+			e := b.op("Exp", nil, b.op("Sub", nil, x, b.op("ReduceMax", keep, x, b.i64(-1))))
+			x = b.op("Div", nil, e, b.op("ReduceSum", keep, e, b.i64(-1)))
+			x = b.op("Mul", nil, b.op("Mul", nil, x, b.op("Add", nil, b.op("Erf", nil, b.op("Div", nil, x, b.f(math.Sqrt2))), b.f(1))), b.f(0.5))
+			x = b.op("Min", nil, b.op("Relu", nil, x), b.f(6))
+			w := b.op("DequantizeLinear", model.Attrs{"axis": 0}, b.tensor(model.NewTensor(model.Int8, 4, 4, 1, 1)), b.rnd(2, 4))
+			x = b.op("Conv", nil, b.op("Pad", nil, x, b.i64(0, 0, 1, 1, 0, 0, 1, 1)), w)
+			x = b.op("PRelu", nil, b.op("Mul", nil, x, b.rnd(1, 4, 1, 1)), b.rnd(0, 4, 1, 1))
+			b.output(b.op("Reshape", nil, x, b.op("Shape", nil, x)))
+			g = b.graph(t)
+		}
+		for range rapid.IntRange(1, 4).Draw(t, "damages") {
+			n := g.Nodes[rapid.IntRange(0, len(g.Nodes)-1).Draw(t, "node")]
+			i := 0
+			if len(n.Inputs) > 0 {
+				i = rapid.IntRange(0, len(n.Inputs)-1).Draw(t, "input")
+			}
+			m := g.Nodes[rapid.IntRange(0, len(g.Nodes)-1).Draw(t, "other")]
+			switch kind := rapid.IntRange(0, 5).Draw(t, "damage"); {
+			case kind == 0 && len(n.Inputs) > 0:
+				n.Inputs[i] = nil
+			case kind == 1 && len(n.Inputs) > 0:
+				n.Inputs = n.Inputs[:i]
+			case kind == 2 && len(m.Inputs) > 0 && len(n.Inputs) > 0:
+				n.Inputs[i] = m.Inputs[0]
+			case kind == 3:
+				n.Attrs = model.Attrs{"axis": 99, "perm": []int{7}, "pads": []int{-1}, "group": 0, "num_groups": 0, "transB": 2}
+			case kind == 4 && len(n.Inputs) > 0 && n.Inputs[i] != nil && n.Inputs[i].Const != nil:
+				n.Inputs[i] = newConst("damaged", model.NewConst(model.NewTensor(model.Float32, 0)))
+			case kind == 5 && len(n.Inputs) > 0 && n.Inputs[i] != nil && n.Inputs[i].Const != nil:
+				n.Inputs[i] = newConst("damaged", model.NewConst(model.Of([]int64{math.MinInt64, 1 << 40})))
+			}
+		}
+		for _, n := range g.Nodes {
+			for _, v := range n.Outputs {
+				if v != nil {
+					v.DType, v.Shape = model.Invalid, nil
+				}
+			}
+		}
+		if ops.InferGraph(g) != nil || g.Validate(false) != nil {
+			return
+		}
+		_ = Default(g)
+	})
+}
