@@ -165,6 +165,9 @@ func (c *config) parseScheme() (quant.Scheme, error) {
 	if c.schemeValue != nil {
 		return *c.schemeValue, nil
 	}
+	if c.scheme == compile.Stored.Name {
+		return compile.Stored, nil
+	}
 	return quant.Parse(c.scheme)
 }
 
