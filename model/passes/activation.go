@@ -83,6 +83,9 @@ func gated(r *rewriter, n *model.Node) bool {
 	if len(f.list) < 2 || len(f.list) > 3 {
 		return false
 	}
+	if coreHardSwish(r, n, f) {
+		return true
+	}
 	for i, g := range f.list {
 		if g.Producer == nil || r.dead[g.Producer] || !r.sole(g) {
 			continue
@@ -145,6 +148,28 @@ func gated(r *rewriter, n *model.Node) bool {
 				return true
 			}
 		}
+	}
+	return false
+}
+
+// coreHardSwish recognises how Core ML's converter spells HardSwish:
+// ThresholdedRelu(x, -3) * HardSigmoid(x, 1/6, 1/2).
+func coreHardSwish(r *rewriter, n *model.Node, f factors) bool {
+	if len(f.list) != 2 || f.c != 1 {
+		return false
+	}
+	for i := range 2 {
+		p, q := r.inner(f.list[i], "ThresholdedRelu"), r.inner(f.list[1-i], "HardSigmoid")
+		if p == nil || q == nil || p.In(0) != q.In(0) || p.In(0) == nil || !near(p.Attrs.Float("alpha", 1), -3) ||
+			!near(q.Attrs.Float("alpha", 0.2), 1.0/6) || !near(q.Attrs.Float("beta", 0.5), 0.5) {
+			continue
+		}
+		x := p.In(0)
+		if !x.Shape.Equal(n.Outputs[0].Shape) || x.DType != n.Outputs[0].DType {
+			continue
+		}
+		r.become(n, "HardSwish", nil, x)
+		return true
 	}
 	return false
 }

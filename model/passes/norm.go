@@ -18,7 +18,12 @@ func norms(r *rewriter, n *model.Node) (bool, error) {
 	case "Add":
 		return normShift(r, n), nil
 	case "Reshape":
-		return groupNorm(r, n)
+		if done, err := groupNorm(r, n); done || err != nil {
+			return done, err
+		}
+		return groupNormOfLayerNorm(r, n), nil
+	case "BatchNormalization":
+		return normBatchNorm(r, n), nil
 	case "ReduceMean":
 		return globalPool(r, n), nil
 	}
@@ -360,11 +365,77 @@ func groupNorm(r *rewriter, n *model.Node) (bool, error) {
 			}
 		}
 	}
-	shape := model.Shape{x.Shape[1]}
-	r.become(n, "GroupNormalization", model.Attrs{"num_groups": mid.Shape[1], "epsilon": inst.Attrs.Float("epsilon", 1e-5)},
+	r.becomeGroupNorm(n, x, mid.Shape[1], inst.Attrs.Float("epsilon", 1e-5))
+	return true, nil
+}
+
+// groupNormOfLayerNorm recognises the other spelling of a group norm, Core
+// ML's: reshape to [n, groups, c/groups, ...], a layer norm of unit scale over
+// all axes but the first two, reshape back.
+func groupNormOfLayerNorm(r *rewriter, n *model.Node) bool {
+	p := r.inner(n.In(0), "LayerNormalization")
+	if p == nil || !r.unitScale[p] || p.In(2) != nil {
+		return false
+	}
+	back := r.inner(p.In(0), "Reshape")
+	if back == nil {
+		return false
+	}
+	x, out, mid := back.In(0), n.Outputs[0], p.In(0)
+	axis := p.Attrs.Int("axis", -1)
+	if axis < 0 {
+		axis += len(mid.Shape)
+	}
+	if x == nil || !x.Shape.Known() || !x.Shape.Equal(out.Shape) || len(x.Shape) < 3 || axis != 2 ||
+		mid.Shape[0] != x.Shape[0] || mid.Shape[1] < 1 || x.Shape[1]%mid.Shape[1] != 0 {
+		return false
+	}
+	r.becomeGroupNorm(n, x, mid.Shape[1], p.Attrs.Float("epsilon", 1e-5))
+	return true
+}
+
+// becomeGroupNorm makes n a group norm of unit scale and zero bias.
+func (r *rewriter) becomeGroupNorm(n *model.Node, x *model.Value, groups int, eps float64) {
+	out, shape := n.Outputs[0], model.Shape{x.Shape[1]}
+	r.become(n, "GroupNormalization", model.Attrs{"num_groups": groups, "epsilon": eps},
 		x, filled(out.Name+".scale", x.DType, shape, 1), filled(out.Name+".bias", x.DType, shape, 0))
 	r.unitScale[n], r.zeroBias[n] = true, true
-	return true, nil
+}
+
+// normBatchNorm gives a group norm of unit scale the scale and shift per
+// channel of the batch norm that follows it.
+func normBatchNorm(r *rewriter, n *model.Node) bool {
+	p := r.inner(n.In(0), "GroupNormalization")
+	if p == nil || !r.unitScale[p] || !r.zeroBias[p] || n.Attrs.Int("training_mode", 0) != 0 || len(n.Inputs) != 5 || len(n.Outputs) != 1 {
+		return false
+	}
+	c := p.In(0).Shape[1]
+	for _, v := range n.Inputs[1:] {
+		if v == nil || v.Const == nil || v.Const.Elems() != int64(c) {
+			return false
+		}
+	}
+	m := batchNormMap(n, c)
+	d, shape := p.In(0).DType, model.Shape{c}
+	vector := func(f func() ([]float64, error)) *model.Const {
+		return model.NewLazy(d, shape, func() (*model.Tensor, error) {
+			v, err := f()
+			if err != nil {
+				return nil, err
+			}
+			t := model.NewTensor(d, shape...)
+			for i, x := range v {
+				t.Set(i, x)
+			}
+			return t, nil
+		})
+	}
+	scale, shift := newConst(n.In(1).Name+"/"+p.Name, vector(m.scale)), newConst(n.In(2).Name+"/"+p.Name, vector(m.shift))
+	r.setInputs(p, p.In(0), scale, shift)
+	delete(r.unitScale, p)
+	delete(r.zeroBias, p)
+	r.takeOver(p, n)
+	return true
 }
 
 // globalPool turns the mean over all spatial axes into GlobalAveragePool, with

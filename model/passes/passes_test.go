@@ -193,6 +193,17 @@ func TestPatterns(t *testing.T) {
 			y = b.op("Reshape", nil, y, b.op("Shape", nil, x))
 			return b.op("Add", nil, b.op("Mul", nil, y, b.rnd(1, 4, 1, 1)), b.rnd(0, 4, 1, 1))
 		}, "GroupNormalization"},
+		{"group norm of Core ML", func(b *gb, x val) val {
+			y := b.op("Reshape", nil, x, b.i64(2, 2, 2, 6, 6))
+			d := b.op("Sub", nil, y, b.op("ReduceMean", keep, y, b.i64(2, 3, 4)))
+			v := b.op("ReduceMean", keep, b.op("Mul", nil, d, d), b.i64(2, 3, 4))
+			y = b.op("Div", nil, d, b.op("Sqrt", nil, b.op("Add", nil, v, b.f(1e-3))))
+			return bnOf(b, b.op("Reshape", nil, y, b.i64(2, 4, 6, 6)), 4)
+		}, "GroupNormalization"},
+		{"hard swish of Core ML", func(b *gb, x val) val {
+			x = b.op("Mul", nil, x, b.f(5))
+			return b.op("Mul", nil, b.op("ThresholdedRelu", model.Attrs{"alpha": -3.0000002}, x), b.op("HardSigmoid", model.Attrs{"alpha": 1.0 / 6, "beta": 0.5}, x))
+		}, "Mul HardSwish"},
 		{"global pool", func(b *gb, x val) val { return b.op("ReduceMean", keep, x, b.i64(-1, -2)) }, "GlobalAveragePool"},
 		{"constants fold", func(b *gb, x val) val {
 			return b.op("MatMul", nil, x, b.op("Transpose", perm(1, 0), b.op("Mul", nil, b.rnd(0, 8, 6), b.f(2))))
