@@ -3,6 +3,7 @@ package quant
 import (
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/x448/float16"
@@ -43,7 +44,7 @@ func (k *compressor) castProgram(g *model.Graph, r *Report) {
 		for _, n := range g.Nodes {
 			keep := float32Inputs[n.Op]
 			for i, v := range n.Inputs {
-				if v != nil && v.Const != nil && !seen[v] && contains(keep, i) {
+				if v != nil && v.Const != nil && !seen[v] && slices.Contains(keep, i) {
 					kept[v] = true
 				}
 				cast(v)
@@ -61,15 +62,6 @@ func (k *compressor) castProgram(g *model.Graph, r *Report) {
 		}
 	}
 	walk(g)
-}
-
-func contains(s []int, x int) bool {
-	for _, v := range s {
-		if v == x {
-			return true
-		}
-	}
-	return false
 }
 
 // ONNX's numbers of the float types, as attributes name them.
