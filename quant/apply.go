@@ -1,18 +1,22 @@
 package quant
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/triune-sim/triune/model"
 )
 
 // Options are what [Apply] needs beside the scheme. The zero value is usable:
-// activation ranges are then asked for only when the graph is executed, and
-// found by running it on seeded random inputs.
+// activation ranges are then found, when the compressed graph is executed, by
+// running the original on seeded random inputs.
 type Options struct {
-	// Ranges gives the ranges of activations; nil calibrates on seeded random
-	// inputs at first use (see [SeededRanges]).
+	// Ranges gives the ranges of activations, by the names of the graph that
+	// Apply gets; nil calibrates that graph at first use.
 	Ranges Ranges
+	// Calibration says how, where Ranges is nil: the zero value takes minimum
+	// and maximum over one seeded input.
+	Calibration Calibration
 	// Eager computes lazy weights where the compressed size depends on their
 	// values (sparse weights). Without it the number of non-zeros is that of
 	// weights without ties, and ties at the threshold are kept in order of
@@ -46,7 +50,10 @@ func Apply(g *model.Graph, s Scheme, o Options) (*model.Graph, *Report, error) {
 	if s.Activations != nil {
 		ranges := o.Ranges
 		if ranges == nil {
-			ranges = SeededRanges(g)
+			names := activationNames(g)
+			ranges = RangeFunc(func() (RangeMap, error) {
+				return Calibrate(context.Background(), g, o.Calibration, func(n string) bool { return names[n] })
+			})
 		}
 		if err := quantizeActivations(out, s.Activations, ranges, r); err != nil {
 			return nil, nil, err
@@ -86,6 +93,23 @@ func Apply(g *model.Graph, s Scheme, o Options) (*model.Graph, *Report, error) {
 		r.BytesAfter += v.Const.StoredBytes()
 	}
 	return out, r, nil
+}
+
+// activationNames returns the names of the tensors of a graph's outermost
+// level, of which alone ranges are needed.
+func activationNames(g *model.Graph) map[string]bool {
+	m := map[string]bool{}
+	for _, v := range g.Inputs {
+		m[v.Name] = true
+	}
+	for _, n := range g.Nodes {
+		for _, v := range n.Outputs {
+			if v != nil {
+				m[v.Name] = true
+			}
+		}
+	}
+	return m
 }
 
 // foldDequantize turns dequantize operators of constants (the weights of QDQ
