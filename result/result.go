@@ -54,6 +54,13 @@ type Prediction struct {
 	Exact  bool    `json:"exact"`
 	GapPct float64 `json:"gap_pct"`
 
+	// Overlap is set when units may run at once; latency_ms is then less than
+	// the sum of its parts by saved_ms.
+	Overlap *Overlap `json:"overlap,omitempty"`
+
+	// Pipeline is set by the policy throughput.
+	Pipeline *Pipeline `json:"pipeline,omitempty"`
+
 	// Summary is the plan in one sentence.
 	Summary string `json:"summary,omitempty"`
 	// Notes warn where the prediction extrapolates.
@@ -62,6 +69,41 @@ type Prediction struct {
 	Units    []UnitUse `json:"units"`
 	Segments []Segment `json:"segments"`
 	Layers   []Layer   `json:"layers"`
+}
+
+// Overlap compares a plan that runs units at once with the serial optimum.
+type Overlap struct {
+	SerialMS  float64 `json:"serial_ms"`
+	BoundMS   float64 `json:"bound_ms"` // no schedule is shorter
+	GapPct    float64 `json:"gap_pct"`  // of the plan above the bound
+	SavedMS   float64 `json:"saved_ms"` // what ran beside something else
+	Strategy  string  `json:"strategy"`
+	Schedules int     `json:"schedules_tried"`
+}
+
+// Pipeline is how a plan serves a steady stream of requests.
+type Pipeline struct {
+	RequestsPerS float64 `json:"requests_per_s"`
+	PeriodMS     float64 `json:"period_ms"` // between two requests leaving
+	BoundMS      float64 `json:"bound_ms"`  // no plan has a shorter period
+	GapPct       float64 `json:"gap_pct"`
+	Bottleneck   string  `json:"bottleneck"`
+	Loads        []Load  `json:"loads"`
+	InFlight     int     `json:"in_flight"` // requests that keep the bottleneck busy
+	Strategy     string  `json:"strategy"`
+	// ContiguousPeriodMS is that of the best pipeline in which each unit runs
+	// one contiguous part of the network.
+	ContiguousPeriodMS float64 `json:"contiguous_period_ms"`
+	// LatencyPlanMS and LatencyPlanPeriodMS are the latency and the period of
+	// the plan of least latency, for comparison.
+	LatencyPlanMS       float64 `json:"latency_plan_ms"`
+	LatencyPlanPeriodMS float64 `json:"latency_plan_period_ms"`
+}
+
+// Load is what one request asks of a resource.
+type Load struct {
+	Resource string  `json:"resource"`
+	LoadMS   float64 `json:"load_ms"`
 }
 
 // UnitUse is the part of one unit in a plan. Only units that run a layer are

@@ -21,9 +21,8 @@ type Explainer struct {
 	problem Problem // without pins and prohibitions: prices every supported unit
 	assign  []units.Kind
 	timing  Timing
-	// edges touching layers, so that moving one layer is priced without
-	// walking the whole plan
-	solver Solver
+	ms, mj  float64 // of the plan, run serially
+	solver  Solver
 }
 
 // NewExplainer prepares to explain a plan that was made with the options.
@@ -42,7 +41,24 @@ func NewExplainer(net *model.Network, m *units.Machine, plan *Plan, o Options) (
 	for i := range e.assign {
 		e.assign[i] = plan.Units[plan.Position(i)]
 	}
+	// Alternatives are priced as serial plans, and so is the plan itself.
+	e.problem.Evaluate(e.assign, false, &e.timing)
+	e.ms, e.mj = e.timing.LatencyMS, e.timing.EnergyMJ
 	return e, nil
+}
+
+// build makes the problem under options in the plan's own order, so that
+// positions agree.
+func (e *Explainer) build(o *Options) (*Problem, error) {
+	p := &e.solver.problem
+	if err := p.Build(e.net, e.m, o); err != nil {
+		return nil, err
+	}
+	if e.plan.Order != nil {
+		p.Order = e.plan.Order
+		p.reorder(&e.solver.order)
+	}
+	return p, nil
 }
 
 // alone is what a layer takes on a unit by itself, its weights waited for.
@@ -116,16 +132,16 @@ func (e *Explainer) Reason(pos int) string {
 	}
 	ms, mj := e.moved(pos, best)
 	saves := e.alone(pos, u) - e.alone(pos, best)
-	moves := ms - e.plan.LatencyMS + saves
+	moves := ms - e.ms + saves
 	switch {
-	case ms >= e.plan.LatencyMS:
+	case ms >= e.ms:
 		return join(why, "; ", fmt.Sprintf("moving it to the %s costs %.3g ms of switches and conversions and saves %.3g ms", best, moves, saves))
-	case mj > e.plan.EnergyMJ:
-		return join(why, "; ", fmt.Sprintf("the %s would be %.3g ms faster but take %.3g mJ more", best, e.plan.LatencyMS-ms, mj-e.plan.EnergyMJ))
+	case mj > e.mj:
+		return join(why, "; ", fmt.Sprintf("the %s would be %.3g ms faster but take %.3g mJ more", best, e.ms-ms, mj-e.mj))
 	case e.plan.Policy == CoreML:
-		return join(why, "; ", fmt.Sprintf("a rule of Core ML keeps it here; the %s would save %.3g ms", best, e.plan.LatencyMS-ms))
+		return join(why, "; ", fmt.Sprintf("a rule of Core ML keeps it here; the %s would save %.3g ms", best, e.ms-ms))
 	}
-	return join(why, "; ", fmt.Sprintf("the %s would save %.3g ms, but a limit or the objective keeps it here", best, e.plan.LatencyMS-ms))
+	return join(why, "; ", fmt.Sprintf("the %s would save %.3g ms, but a limit or the objective keeps it here", best, e.ms-ms))
 }
 
 // comparison says by how much the chosen unit is the fastest.
@@ -182,7 +198,7 @@ func (e *Explainer) Layer(pos int) result.LayerExplanation {
 			c.Bound = est.Bound.String()
 			c.LayerMS, c.EnergyMJ = e.alone(pos, k), e.aloneMJ(pos, k)
 			c.PlanMS, _ = e.moved(pos, k)
-			c.MoveMS = c.PlanMS - e.plan.LatencyMS - (c.LayerMS - e.alone(pos, e.assign[pos]))
+			c.MoveMS = c.PlanMS - e.ms - (c.LayerMS - e.alone(pos, e.assign[pos]))
 			if c.Chosen {
 				c.MoveMS = 0
 			}
@@ -211,7 +227,7 @@ func (e *Explainer) Explain(pattern string) (*result.Explanation, error) {
 		return nil, fmt.Errorf("scheduler: no layer's name, operator or kind fits %q", pattern)
 	}
 	x := &result.Explanation{Device: e.m.Device, Policy: string(e.plan.Policy), Summary: Summary(e.net, e.plan),
-		LatencyMS: e.plan.LatencyMS, EnergyMJ: e.plan.EnergyMJ,
+		LatencyMS: e.ms, EnergyMJ: e.mj,
 		RunnerUp: e.RunnerUp(), Alternatives: e.Alternatives(), Layers: []result.LayerExplanation{}}
 	for _, i := range pos {
 		x.Layers = append(x.Layers, e.Layer(i))
@@ -223,7 +239,7 @@ func (e *Explainer) Explain(pattern string) (*result.Explanation, error) {
 func (e *Explainer) alternative(name string, a []units.Kind) result.Alternative {
 	e.problem.Evaluate(a, false, &e.timing)
 	alt := result.Alternative{Name: name, LatencyMS: e.timing.LatencyMS, EnergyMJ: e.timing.EnergyMJ,
-		DeltaMS: e.timing.LatencyMS - e.plan.LatencyMS}
+		DeltaMS: e.timing.LatencyMS - e.ms}
 	var parts []string
 	for i := 0; i < len(a); {
 		if a[i] == e.assign[i] {
@@ -259,8 +275,8 @@ func (e *Explainer) Alternatives() []result.Alternative {
 			continue
 		}
 		o := e.opts
-		o.Policy, o.Objective = pol, Objective{}
-		p, err := e.solver.Build(e.net, e.m, &o)
+		o.Policy, o.Objective, o.Overlap = pol, Objective{}, false
+		p, err := e.build(&o)
 		if err == nil {
 			err = e.solver.SolveProblem(p, &o, &plan)
 		}
@@ -268,6 +284,7 @@ func (e *Explainer) Alternatives() []result.Alternative {
 			out = append(out, result.Alternative{Name: string(pol), Detail: err.Error()})
 			continue
 		}
+		plan.Order = e.plan.Order
 		out = append(out, e.alternative(string(pol), positions(&plan)))
 	}
 	a := make([]units.Kind, len(e.assign))
@@ -311,7 +328,7 @@ func (e *Explainer) RunnerUp() *result.Alternative {
 		return nil
 	}
 	o := e.opts
-	p, err := e.solver.Build(e.net, e.m, &o)
+	p, err := e.build(&o)
 	if err != nil {
 		return nil
 	}

@@ -19,6 +19,9 @@ const (
 	Energy Policy = "energy"
 	// EDP minimises the energy-delay product exactly.
 	EDP Policy = "edp"
+	// Throughput minimises the time between two requests of a steady stream,
+	// pipelined over the units: see throughput.go.
+	Throughput Policy = "throughput"
 	// CoreML follows the rules known of Core ML: see [Problem.CoreML].
 	CoreML Policy = "coreml"
 	// Greedy gives each layer its cheapest unit and ignores transfers: the
@@ -30,7 +33,7 @@ const (
 )
 
 // Policies lists the policies in the order in which help texts show them.
-func Policies() []Policy { return []Policy{Optimal, Energy, EDP, CoreML, Greedy, Pinned} }
+func Policies() []Policy { return []Policy{Optimal, Energy, EDP, Throughput, CoreML, Greedy, Pinned} }
 
 // ParsePolicy reads a policy's name; "" and "latency" mean optimal.
 func ParsePolicy(s string) (Policy, error) {
@@ -42,7 +45,7 @@ func ParsePolicy(s string) (Policy, error) {
 			return p, nil
 		}
 	}
-	return "", fmt.Errorf("scheduler: unknown policy %q (want optimal, energy, edp, coreml, greedy or pinned)", s)
+	return "", fmt.Errorf("scheduler: unknown policy %q (want optimal, energy, edp, throughput, coreml, greedy or pinned)", s)
 }
 
 // Objective is what a plan costs: Latency x ms + Energy x mJ. The zero value
@@ -139,6 +142,9 @@ type Options struct {
 	// MaxStates bounds the labels that the search keeps per layer; beyond it
 	// the search becomes a beam and the plan carries a gap. 0 means 1 << 17.
 	MaxStates int
+	// Overlap lets independent branches run on different units at once. It
+	// looks for the least latency, starting from the policy's serial plan.
+	Overlap bool
 	// KeepOrder places layers in the order of the network even where another
 	// order would keep fewer tensors alive.
 	KeepOrder bool

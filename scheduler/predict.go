@@ -29,7 +29,7 @@ func NewPrediction(net *model.Network, m *units.Machine, plan *Plan, meta Meta) 
 		PeakMemoryBytes: mem.Peak(), WeightMemoryBytes: mem.Weights(), ActivationMemoryBytes: mem.ActivationBytes,
 		HandlingMS: plan.HandlingMS, FloorMS: plan.FloorMS, LayersMS: plan.LayersMS, TransferMS: plan.TransferMS,
 		FloorEnergyMJ: plan.FloorMJ, IdleEnergyMJ: plan.IdleMJ,
-		Exact: plan.Exact, GapPct: 100 * plan.Gap(),
+		Exact: plan.Exact, GapPct: 100 * plan.Gap(), Overlap: overlapResult(plan), Pipeline: pipelineResult(plan),
 		Units: []result.UnitUse{}, Segments: []result.Segment{}, Layers: make([]result.Layer, len(net.Layers)),
 	}
 	var use [NumUnits]result.UnitUse
@@ -90,7 +90,7 @@ func NewPrediction(net *model.Network, m *units.Machine, plan *Plan, meta Meta) 
 	}
 	for _, s := range plan.Segments {
 		r.Segments = append(r.Segments, result.Segment{
-			Unit: s.Unit.String(), Layers: s.Last - s.First + 1, LatencyMS: s.LatencyMS,
+			Unit: s.Unit.String(), Layers: s.Layers, LatencyMS: s.LatencyMS,
 			StartMS: plan.Timing.Layers[s.First].StartMS,
 			First:   net.Layers[plan.Position(s.First)].Name, Last: net.Layers[plan.Position(s.Last)].Name,
 		})
@@ -98,6 +98,29 @@ func NewPrediction(net *model.Network, m *units.Machine, plan *Plan, meta Meta) 
 	low, high, notes := interval(m, plan)
 	r.LatencyP10MS, r.LatencyP90MS, r.Notes = r.LatencyMS*low, r.LatencyMS*high, notes
 	r.Summary = Summary(net, plan)
+	return r
+}
+
+func overlapResult(plan *Plan) *result.Overlap {
+	o := plan.Overlap
+	if o == nil {
+		return nil
+	}
+	return &result.Overlap{SerialMS: o.SerialMS, BoundMS: o.BoundMS, GapPct: o.GapPct(plan.LatencyMS), SavedMS: o.SavedMS,
+		Strategy: o.Strategy, Schedules: o.Tried}
+}
+
+func pipelineResult(plan *Plan) *result.Pipeline {
+	p := plan.Pipeline
+	if p == nil {
+		return nil
+	}
+	r := &result.Pipeline{RequestsPerS: p.RequestsPerS, PeriodMS: p.PeriodMS, BoundMS: p.BoundMS, GapPct: p.GapPct(),
+		Bottleneck: ResourceName(p.Bottleneck), InFlight: p.InFlight, Strategy: p.Strategy, ContiguousPeriodMS: p.ContiguousMS,
+		LatencyPlanMS: p.Latency.LatencyMS, LatencyPlanPeriodMS: p.LatencyPeriodMS}
+	for i, l := range p.LoadMS {
+		r.Loads = append(r.Loads, result.Load{Resource: ResourceName(i), LoadMS: l})
+	}
 	return r
 }
 

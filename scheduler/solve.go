@@ -29,13 +29,21 @@ type Plan struct {
 	Cost, Bound float64
 	Exact       bool
 	Stats       Stats
+	// Overlap is set when units may run at once (Options.Overlap). Layers
+	// then overlap in time: LatencyMS is less than the sum of the parts by
+	// Overlap.SavedMS.
+	Overlap *Overlap
+	// Pipeline is set by the policy throughput.
+	Pipeline *Pipeline
 }
 
-// Segment is a run of layers [First, Last] (positions in the plan's order)
-// on one unit.
+// Segment is a run of layers on one unit, from position First of the plan's
+// order to Last. In a serial plan it holds all positions between; where units
+// overlap, those on its unit.
 type Segment struct {
 	Unit        units.Kind
 	First, Last int
+	Layers      int
 	LatencyMS   float64 // layers and the transfers before them
 }
 
@@ -121,7 +129,7 @@ func (s *Solver) SolveProblem(p *Problem, o *Options, plan *Plan) error {
 	}
 	n := len(p.Layers)
 	plan.Units = grow(plan.Units, n)
-	plan.Stats = Stats{}
+	plan.Stats, plan.Overlap, plan.Pipeline = Stats{}, nil, nil
 	var err error
 	switch policy {
 	case Optimal:
@@ -135,6 +143,8 @@ func (s *Solver) SolveProblem(p *Problem, o *Options, plan *Plan) error {
 		err = s.minimise(p, o, Objective{Energy: 1}, plan)
 	case EDP:
 		err = s.minimiseProduct(p, o, plan)
+	case Throughput:
+		err = s.throughput(p, o, plan)
 	case Greedy, CoreML:
 		if policy == Greedy {
 			p.greedy(plan.Units)
@@ -154,6 +164,10 @@ func (s *Solver) SolveProblem(p *Problem, o *Options, plan *Plan) error {
 		return err
 	}
 	plan.Policy, plan.Mask = policy, o.mask()
+	if o.Overlap && policy != Throughput {
+		s.overlap(p, o, plan)
+		return nil
+	}
 	p.finish(plan)
 	return nil
 }
@@ -170,6 +184,7 @@ func (p *Problem) finish(plan *Plan) {
 		sg := &plan.Segments[len(plan.Segments)-1]
 		lt := &plan.Timing.Layers[i]
 		sg.Last = i
+		sg.Layers++
 		sg.LatencyMS += lt.SwitchMS + lt.ConvertMS + lt.LayerMS
 	}
 	plan.Order = nil
@@ -242,7 +257,7 @@ func (s *Solver) minimise(p *Problem, o *Options, obj Objective, plan *Plan) err
 		bound = min(bound, f.bound+c)
 	}
 	if math.IsInf(best, 1) {
-		return fmt.Errorf("scheduler: %w (%s)", ErrNoPlan, o.constraints())
+		return s.noPlan(o)
 	}
 	plan.Cost, plan.Bound = best, min(best, bound)
 	plan.Exact = bound >= best
@@ -252,6 +267,10 @@ func (s *Solver) minimise(p *Problem, o *Options, obj Objective, plan *Plan) err
 	st.Widest = max(st.Widest, plan.Stats.Widest)
 	plan.Stats = st
 	return nil
+}
+
+func (s *Solver) noPlan(o *Options) error {
+	return fmt.Errorf("scheduler: %w (%s)", ErrNoPlan, o.constraints())
 }
 
 func single(set uint8) units.Kind {

@@ -20,8 +20,12 @@ type Stage struct {
 }
 
 // Stages cuts a plan into its segments. HandlingMS + the sum of the stages'
-// MS is the plan's latency.
+// MS is the plan's latency. For a plan that overlaps units, the stages are
+// those of its serial optimum.
 func (p *Plan) Stages(net *model.Network, m *units.Machine) []Stage {
+	if p.Overlap != nil {
+		return p.Overlap.Serial.Stages(net, m)
+	}
 	out := make([]Stage, len(p.Segments))
 	var seen [NumUnits]bool
 	var est units.Estimate
