@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/triune-sim/triune/internal/testutil"
 	"github.com/triune-sim/triune/model"
 	"github.com/triune-sim/triune/model/coreml"
@@ -295,7 +297,7 @@ func TestCoremltools(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			out, report, err := Apply(src, Scheme{Float: model.Float16, Stages: stages}, Options{})
+			out, report, err := Apply(src, Scheme{Stages: stages}, Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -322,6 +324,42 @@ func TestCoremltools(t *testing.T) {
 						t.Errorf("%s: squared error %g, theirs %g", k, e, limit)
 					}
 				}
+			}
+		})
+	}
+}
+
+// TestCoremltoolsActivations compares where quantize and dequantize operators
+// go with the packages that coremltools'
+// linear_quantize_activations made (their ranges came from samples that are
+// not recorded, so that scales cannot be compared).
+func TestCoremltoolsActivations(t *testing.T) {
+	dir := testutil.Shared(t, "fixtures/mlpackage")
+	list, err := filepath.Glob(filepath.Join(dir, "compressed", "*a8_*.mlpackage"))
+	if err != nil || len(list) == 0 {
+		t.Fatal("no packages", err)
+	}
+	for _, path := range list {
+		base := strings.TrimSuffix(filepath.Base(path), ".mlpackage")
+		net, rest, _ := strings.Cut(base, "__")
+		i := strings.LastIndex(rest, "_iOS")
+		t.Run(base, func(t *testing.T) {
+			plain := filepath.Join(dir, "plain", net+"_"+rest[i+1:]+".mlpackage")
+			if _, err := os.Stat(plain); err != nil {
+				plain = filepath.Join(dir, "plain", net+"_iOS18.mlpackage")
+			}
+			want := load(t, path)
+			s := Scheme{Float: model.Float16, Activations: &ActivationConfig{Rule: PostTraining, DType: model.Int8}}
+			s.Activations.Asymmetric = strings.Contains(rest, "_lin")
+			if strings.Contains(rest, "usym") {
+				s.Activations.DType = model.UInt8
+			}
+			got, _, err := Apply(load(t, plain), s, Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(edges(want), edges(got)); d != "" {
+				t.Errorf("(-theirs +ours)\n%s", d)
 			}
 		})
 	}

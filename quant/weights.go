@@ -214,7 +214,7 @@ func (k *compressor) stage(st Stage, w *weight) (*model.Const, OpConfig, string,
 		return nil, cfg, "", nil
 	case cfg == nil:
 		return nil, cfg, "the configuration skips it", nil
-	case len(c.Shape) <= 1:
+	case len(c.Shape) <= 1 || recurrentBias(w):
 		return nil, cfg, "rank below 2 (biases and vectors stay float)", nil
 	case n < minFileElems:
 		return nil, cfg, fmt.Sprintf("fewer than %d elements", minFileElems), nil
@@ -242,6 +242,22 @@ func (k *compressor) stage(st Stage, w *weight) (*model.Const, OpConfig, string,
 		return nil, cfg, "", fmt.Errorf("quant: constant %q: %w", w.value.Name, err)
 	}
 	return out, cfg, reason, nil
+}
+
+// recurrentBias reports whether a constant is the bias or the peephole weights
+// of recurrent layers: a vector by direction, which Core ML stores as vectors.
+func recurrentBias(w *weight) bool {
+	for _, r := range w.readers {
+		switch r.node.Op {
+		case "LSTM", "GRU", "RNN":
+			if r.arg != 3 && r.arg != 7 {
+				return false
+			}
+		default:
+			return false
+		}
+	}
+	return len(w.readers) > 0
 }
 
 // isLazy reports whether the values of a constant are yet to be computed.
