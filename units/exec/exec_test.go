@@ -115,4 +115,3 @@ func TestZooAgainstFloat64(t *testing.T) {
 		})
 	}
 }
-
