@@ -144,20 +144,23 @@ func (b *builder) scalar(name string, v float32) *model.Value {
 // padding that keeps the size at stride 1, no bias.
 type conv struct {
 	out, k, stride, groups int
+	kw                     int // kernel width, where it is not k
 	pad                    int // -1 for none; 0 means (k-1)/2
 	bias                   bool
 }
 
 func (b *builder) conv(x *model.Value, name string, c conv) *model.Value {
-	stride, groups, pad := max(c.stride, 1), max(c.groups, 1), (c.k-1)/2
-	if c.pad < 0 {
-		pad = 0
-	} else if c.pad > 0 {
-		pad = c.pad
+	stride, groups, kh, kw := max(c.stride, 1), max(c.groups, 1), c.k, c.kw
+	if kw == 0 {
+		kw = kh
+	}
+	ph, pw := (kh-1)/2, (kw-1)/2
+	if c.pad != 0 {
+		ph, pw = max(c.pad, 0), max(c.pad, 0)
 	}
 	n, in, h, w := x.Shape[0], x.Shape[1], x.Shape[2], x.Shape[3]
-	fan := in / groups * c.k * c.k
-	weight := b.filters(name+".weight", b.moments[x], fan, in/groups > 1, c.out, in/groups, c.k, c.k)
+	fan := in / groups * kh * kw
+	weight := b.filters(name+".weight", b.moments[x], fan, in/groups > 1, c.out, in/groups, kh, kw)
 	ins := []*model.Value{x, weight}
 	var off offset
 	if in == groups {
@@ -168,9 +171,9 @@ func (b *builder) conv(x *model.Value, name string, c conv) *model.Value {
 		off = offset{}
 	}
 	y := b.node("Conv", name, model.Attrs{
-		"kernel_shape": []int{c.k, c.k}, "strides": []int{stride, stride}, "dilations": []int{1, 1},
-		"pads": []int{pad, pad, pad, pad}, "group": groups,
-	}, x.DType, model.Shape{n, c.out, (h+2*pad-c.k)/stride + 1, (w+2*pad-c.k)/stride + 1}, ins...)
+		"kernel_shape": []int{kh, kw}, "strides": []int{stride, stride}, "dilations": []int{1, 1},
+		"pads": []int{ph, pw, ph, pw}, "group": groups,
+	}, x.DType, model.Shape{n, c.out, (h+2*ph-kh)/stride + 1, (w+2*pw-kw)/stride + 1}, ins...)
 	b.moments[y] = moment{1, 0}
 	if off.w != nil {
 		b.offsets[y] = off

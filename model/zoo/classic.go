@@ -88,6 +88,27 @@ func squeezeNet(b *builder, size int) {
 	b.output(b.flatten(b.globalAvgPool(x)), "logits")
 }
 
+// alexNet is Krizhevsky 2014 (arXiv 1404.5997), the one-column form that
+// torchvision builds.
+func alexNet(b *builder, size int) {
+	x := b.image(size)
+	x = relu(b, b.conv(x, "features.0", conv{out: 64, k: 11, stride: 4, pad: 2, bias: true}))
+	x = b.maxPool(x, 3, 2, 0)
+	x = relu(b, b.conv(x, "features.3", conv{out: 192, k: 5, bias: true}))
+	x = b.maxPool(x, 3, 2, 0)
+	x = relu(b, b.conv(x, "features.6", conv{out: 384, k: 3, bias: true}))
+	x = relu(b, b.conv(x, "features.8", conv{out: 256, k: 3, bias: true}))
+	x = relu(b, b.conv(x, "features.10", conv{out: 256, k: 3, bias: true}))
+	x = b.maxPool(x, 3, 2, 0)
+	if k := x.Shape[2] / 6; k > 1 {
+		x = b.avgPool(x, k, k, 0)
+	}
+	x = b.flatten(x)
+	x = relu(b, b.linear(x, "classifier.1", 4096))
+	x = relu(b, b.linear(x, "classifier.4", 4096))
+	b.output(b.linear(x, "classifier.6", 1000), "logits")
+}
+
 // fcStack is n fully connected layers of equal width: bound by the bandwidth
 // of weights at batch 1.
 func fcStack(n, width int) func(b *builder, size int) {

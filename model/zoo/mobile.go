@@ -188,3 +188,82 @@ func mobileOne(se bool, width ...float64) func(b *builder, size int) {
 		b.output(b.linear(x, "linear", 1000), "logits")
 	}
 }
+
+// mobileNetV1 is Howard et al. 2017 (arXiv 1704.04861).
+func mobileNetV1(b *builder, size int) {
+	x := b.image(size)
+	x = relu6(b, b.convBN(x, "features.0", conv{out: 32, k: 3, stride: 2}, false))
+	for i, s := range [][2]int{{64, 1}, {128, 2}, {128, 1}, {256, 2}, {256, 1}, {512, 2}, {512, 1}, {512, 1}, {512, 1}, {512, 1}, {512, 1}, {1024, 2}, {1024, 1}} {
+		name := fmt.Sprintf("features.%d", i+1)
+		in := x.Shape[1]
+		x = relu6(b, b.convBN(x, name+".depthwise", conv{out: in, k: 3, stride: s[1], groups: in}, false))
+		x = relu6(b, b.convBN(x, name+".pointwise", conv{out: s[0], k: 1}, false))
+	}
+	x = b.flatten(b.globalAvgPool(x))
+	b.output(b.linear(x, "classifier", 1000), "logits")
+}
+
+// mnasNet is Tan et al. 2018 (arXiv 1807.11626), B1 at width 1.0, as
+// torchvision builds it.
+func mnasNet(b *builder, size int) {
+	x := b.image(size)
+	x = relu(b, b.convBN(x, "stem.conv", conv{out: 32, k: 3, stride: 2}, false))
+	x = relu(b, b.convBN(x, "stem.depthwise", conv{out: 32, k: 3, groups: 32}, false))
+	x = b.convBN(x, "stem.pointwise", conv{out: 16, k: 1}, false)
+	for s, c := range []mbConv{{3, 3, 2, 24, 3, false}, {3, 5, 2, 40, 3, false}, {6, 5, 2, 80, 3, false}, {6, 3, 1, 96, 2, false},
+		{6, 5, 2, 192, 4, false}, {6, 3, 1, 320, 1, false}} {
+		for i := range c.layers {
+			name := fmt.Sprintf("stack%d.%d", s, i)
+			stride := 1
+			if i == 0 {
+				stride = c.stride
+			}
+			mid := x.Shape[1] * c.expand
+			y := relu(b, b.convBN(x, name+".expand", conv{out: mid, k: 1}, false))
+			y = relu(b, b.convBN(y, name+".depthwise", conv{out: mid, k: c.k, stride: stride, groups: mid}, false))
+			y = b.convBN(y, name+".project", conv{out: c.out, k: 1}, i > 0)
+			if i > 0 {
+				y = b.add(y, x)
+			}
+			x = y
+		}
+	}
+	x = relu(b, b.convBN(x, "head", conv{out: 1280, k: 1}, false))
+	x = b.flatten(b.globalAvgPool(x))
+	b.output(b.linear(x, "classifier.1", 1000), "logits")
+}
+
+// shuffleNetV2 is Ma et al. 2018 (arXiv 1807.11164), width 1.0, as torchvision
+// builds it: half of the channels pass a block untouched, then the halves
+// interleave (a reshape, a transpose and a reshape).
+func shuffleNetV2(b *builder, size int) {
+	x := b.image(size)
+	x = relu(b, b.convBN(x, "conv1", conv{out: 24, k: 3, stride: 2}, false))
+	x = b.maxPool(x, 3, 2, 1)
+	for s, st := range [][2]int{{116, 4}, {232, 8}, {464, 4}} {
+		for i := range st[1] {
+			name := fmt.Sprintf("stage%d.%d", s+2, i)
+			half, stride := st[0]/2, 1
+			left, right := x, x
+			if i == 0 {
+				stride = 2
+				in := x.Shape[1]
+				left = b.convBN(left, name+".branch1.depthwise", conv{out: in, k: 3, stride: 2, groups: in}, false)
+				left = relu(b, b.convBN(left, name+".branch1.pointwise", conv{out: half, k: 1}, false))
+			} else {
+				parts := b.split(x, 1, half, half)
+				left, right = parts[0], parts[1]
+			}
+			right = relu(b, b.convBN(right, name+".branch2.0", conv{out: half, k: 1}, false))
+			right = b.convBN(right, name+".branch2.1", conv{out: half, k: 3, stride: stride, groups: half}, false)
+			right = relu(b, b.convBN(right, name+".branch2.2", conv{out: half, k: 1}, false))
+			x = b.concat(1, left, right)
+			h, w := x.Shape[2], x.Shape[3]
+			x = b.transpose(b.reshape(x, 1, 2, half, h, w), 0, 2, 1, 3, 4)
+			x = b.reshape(x, 1, 2*half, h, w)
+		}
+	}
+	x = relu(b, b.convBN(x, "conv5", conv{out: 1024, k: 1}, false))
+	x = b.flatten(b.globalAvgPool(x))
+	b.output(b.linear(x, "fc", 1000), "logits")
+}

@@ -53,6 +53,9 @@ var entries = []Entry{
 	{Name: "mobilenet_v2_0.5", Title: "MobileNetV2-0.5", Source: srcMBV2, Size: 224, build: mobileNetV2(0.5)},
 	{Name: "mobilenet_v2_0.75", Title: "MobileNetV2-0.75", Source: srcMBV2, Size: 224, build: mobileNetV2(0.75)},
 	{Name: "mobilenet_v2_1.4", Title: "MobileNetV2-1.4", Source: srcMBV2, Size: 224, build: mobileNetV2(1.4)},
+	{Name: "mobilenet_v1", Title: "MobileNetV1-1.0", Aliases: []string{"mobilenet_1.0", "MobileNetV1"}, Source: "arXiv 1704.04861", Size: 224, build: mobileNetV1},
+	{Name: "mnasnet1_0", Title: "MnasNet-1.0", Source: "arXiv 1807.11626, torchvision", Size: 224, build: mnasNet},
+	{Name: "shufflenet_v2", Title: "ShuffleNetV2-1.0", Aliases: []string{"shufflenet_v2_x1_0"}, Source: "arXiv 1807.11164, torchvision", Size: 224, build: shuffleNetV2},
 	{Name: "mobilenet_v3_large", Title: "MobileNetV3-Large", Source: srcMBV3, Size: 224, build: mobileNetV3(mobileNetV3Large, 1280)},
 	{Name: "mobilenet_v3_small", Title: "MobileNetV3-Small", Source: srcMBV3, Size: 224, build: mobileNetV3(mobileNetV3Small, 1024)},
 	{Name: "mobileone_s0", Title: "MobileOne-S0", Source: srcOne, Size: 224, build: mobileOne(false, 0.75, 1, 1, 2)},
@@ -79,6 +82,12 @@ var entries = []Entry{
 	{Name: "densenet201", Title: "DenseNet201", Source: srcDense, Size: 224, build: denseNet(6, 12, 48, 32)},
 	{Name: "squeezenet1_1", Title: "SqueezeNet1.1", Source: srcSqueeze, Size: 224, build: squeezeNet},
 
+	{Name: "resnext50_32x4d", Title: "ResNeXt50-32x4d", Source: "arXiv 1611.05431, torchvision", Size: 224, build: resNetOf(true, 2, 32, 3, 4, 6, 3)},
+	{Name: "wide_resnet50_2", Title: "WideResNet50-2", Source: "arXiv 1605.07146, torchvision", Size: 224, build: resNetOf(true, 2, 1, 3, 4, 6, 3)},
+	{Name: "alexnet", Title: "AlexNet", Source: "arXiv 1404.5997, torchvision", Size: 224, Divisor: 224, build: alexNet},
+	{Name: "googlenet", Title: "GoogLeNet", Source: "arXiv 1409.4842, torchvision", Size: 224, build: googLeNet},
+	{Name: "inception_v3", Title: "InceptionV3", Source: "arXiv 1512.00567, torchvision", Size: 299, build: inceptionV3},
+
 	{Name: "efficientnet_b0", Title: "EfficientNet-B0", Source: srcEff, Size: 224, build: efficientNet(1, 1, 1e-5)},
 	{Name: "efficientnet_b1", Title: "EfficientNet-B1", Source: srcEff, Size: 240, build: efficientNet(1, 1.1, 1e-5)},
 	{Name: "efficientnet_b2", Title: "EfficientNet-B2", Source: srcEff, Size: 260, build: efficientNet(1.1, 1.2, 1e-5)},
@@ -101,6 +110,8 @@ var entries = []Entry{
 	{Name: "deit_s", Title: "DeiT-S", Aliases: []string{"deit_small"}, Source: srcDeiT, Size: 224, Divisor: 16, build: vit(12, 384, 6)},
 	{Name: "deit_ti", Title: "DeiT-Ti", Aliases: []string{"deit_tiny"}, Source: srcDeiT, Size: 224, Divisor: 16, build: vit(12, 192, 3)},
 
+	{Name: "bert_base", Title: "BERT-base", Source: "arXiv 1810.04805", Size: 128, Tokens: true, build: bert(12, true)},
+	{Name: "distilbert", Title: "DistilBERT", Source: "arXiv 1910.01108", Size: 128, Tokens: true, build: bert(6, false)},
 	{Name: "decoder_1l", Title: "one decoder layer of Qwen2-0.5B", Source: srcQwen, Size: 512, Tokens: true, build: qwen2.withLayers(1).build},
 	{Name: "decoder_24l", Title: "Qwen2-0.5B", Aliases: []string{"qwen2_0.5b"}, Source: srcQwen, Size: 512, Tokens: true, build: qwen2.build},
 	{Name: "lm_head", Title: "output layer of Llama 3.2 1B", Source: srcLlama, build: lmHead(2048, 128256)},

@@ -179,3 +179,59 @@ func lmHead(dim, vocab int) func(b *builder, size int) {
 		b.output(b.node("Gemm", "lm_head", model.Attrs{"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1}, x.DType, model.Shape{1, vocab}, x, w), "logits")
 	}
 }
+
+// bert is the encoder of BERT-base (Devlin et al. 2018, arXiv 1810.04805), and
+// of DistilBERT (arXiv 1910.01108), which has half the layers, no token types
+// and no pooler.
+//
+// Inputs: input_ids [1,n] (int64) and mask [1,1,1,n] (added to the scores: 0
+// keeps, a large negative number hides). Outputs: last_hidden_state [1,n,768],
+// and pooled [1,768] of BERT.
+func bert(layers int, full bool) func(b *builder, n int) {
+	const dim, heads, words, positions = 768, 12, 30522, 512
+	return func(b *builder, n int) {
+		if n > positions {
+			fail("zoo: %s: a sequence of %d tokens; the network has %d positions", b.g.Name, n, positions)
+		}
+		ids := b.input("input_ids", model.Int64, 1, n)
+		mask := b.input("mask", model.Float32, 1, 1, 1, n)
+		embed := func(name string, rows int, index *model.Value, shape ...int) *model.Value {
+			table := b.normal("embeddings."+name+".weight", 0, 0.5, rows, dim)
+			y := b.node("Gather", "embeddings."+name, model.Attrs{"axis": 0}, model.Float32, shape, table, index)
+			b.moments[y] = moment{0.25, 0}
+			return y
+		}
+		count := make([]int, n)
+		for i := range count {
+			count[i] = i
+		}
+		x := embed("word_embeddings", words, ids, 1, n, dim)
+		if full {
+			// Token type 0 throughout: one sentence.
+			x = b.add(x, embed("token_type_embeddings", 2, b.vector(0), 1, dim))
+		}
+		x = b.add(x, embed("position_embeddings", positions, b.vector(count...), n, dim))
+		x = b.layerNorm(x, "embeddings.LayerNorm", 1e-12)
+		for i := range layers {
+			name := fmt.Sprintf("encoder.layer.%d", i)
+			head := func(part string, perm ...int) *model.Value {
+				y := b.project(x, name+".attention.self."+part, dim, true)
+				return b.transpose(b.reshape(y, 1, n, heads, dim/heads), perm...)
+			}
+			y := b.attention(head("query", 0, 2, 1, 3), head("key", 0, 2, 3, 1), head("value", 0, 2, 1, 3), mask)
+			y = b.reshape(b.transpose(y, 0, 2, 1, 3), 1, n, dim)
+			y = b.project(y, name+".attention.output.dense", dim, true)
+			x = b.layerNorm(b.add(y, x), name+".attention.output.LayerNorm", 1e-12)
+			y = gelu(b, b.project(x, name+".intermediate.dense", 4*dim, true))
+			y = b.project(y, name+".output.dense", dim, true)
+			x = b.layerNorm(b.add(y, x), name+".output.LayerNorm", 1e-12)
+		}
+		b.output(x, "last_hidden_state")
+		if full {
+			first := b.reshape(b.slice(x, 1, 0, 1), 1, dim)
+			y := b.linear(first, "pooler.dense", dim)
+			y = b.node("Tanh", "", nil, y.DType, y.Shape, y)
+			b.output(y, "pooled")
+		}
+	}
+}

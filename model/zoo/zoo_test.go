@@ -61,6 +61,18 @@ var published = []struct {
 	{name: "vit_b_16", params: 86567656, gmacs: 17.564},
 	{name: "deit_s", params: 22050664, gmacs: 4.6, tol: 0.05},
 	{name: "deit_ti", params: 5717416, gmacs: 1.3, tol: 0.05},
+	{name: "resnext50_32x4d", params: 25028904, gmacs: 4.23},
+	{name: "wide_resnet50_2", params: 68883240, gmacs: 11.398},
+	{name: "alexnet", params: 61100840, gmacs: 0.714},
+	{name: "googlenet", params: 6624904, gmacs: 1.498},
+	// Without the auxiliary classifier: 27161264 with it, whose 3326696 are
+	// 768*128 + 2*128 + 128*768*25 + 2*768 + 768*1000 + 1000.
+	{name: "inception_v3", params: 27161264 - 3326696, gmacs: 5.713},
+	{name: "mobilenet_v1", params: 4231976, gmacs: 0.56874, tol: 1e-5},
+	{name: "mnasnet1_0", params: 4383312, gmacs: 0.314},
+	{name: "shufflenet_v2", params: 2278604, gmacs: 0.145},
+	{name: "bert_base", params: 109482240},
+	{name: "distilbert", params: 66362880},
 	{name: "decoder_24l", params: 494032768, buffers: 2 * 512 * 64},
 	{name: "lm_head", params: 2048 * 128256, gmacs: 2048 * 128256 / 1e9},
 	{name: "lm_head_8b", params: 4096 * 128256, gmacs: 4096 * 128256 / 1e9},
@@ -214,7 +226,7 @@ func TestSpellings(t *testing.T) {
 
 func TestErrors(t *testing.T) {
 	for in, want := range map[string]string{
-		"resnet51": "did you mean resnet", "mobilenet": "did you mean mobilenet_v2", "": "built in:", "zzzzzzzz": "built in:",
+		"resnet51": "did you mean resnet", "mobilenet": "mobilenet_v2,", "": "built in:", "zzzzzzzz": "built in:",
 		"resnet50@x": "not a number", "resnet50@0": "outside", "resnet50@-3": "outside", "resnet50@99999": "outside",
 		"mobilevit_v2@100": "multiple of 64", "resnet50@": "not a number", strings.Repeat("q", 1<<16): "built in:",
 	} {
