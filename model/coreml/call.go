@@ -1,7 +1,6 @@
 package coreml
 
 import (
-	"fmt"
 	"math"
 	"slices"
 
@@ -12,7 +11,6 @@ import (
 type call struct {
 	im   *importer
 	op   *operation
-	mids int                     // intermediate values made so far
 	outs map[string]*model.Value // by declared output name
 }
 
@@ -37,8 +35,7 @@ func (c *call) entryOf(b binding) *entry {
 		return &entry{list: b.val.list}
 	}
 	k := c.im.constOf(b.val)
-	name := c.im.fresh(c.base() + "_const")
-	return &entry{v: &model.Value{Name: name, DType: k.DType, Shape: k.Shape, Const: k}}
+	return &entry{v: &model.Value{Name: c.base() + "_const", DType: k.DType, Shape: k.Shape, Const: k}}
 }
 
 func (c *call) base() string {
@@ -234,7 +231,12 @@ func seq(from, n int) []int {
 // Constants made by the translation.
 
 func (c *call) constValue(suffix string, k *model.Const) *model.Value {
-	return &model.Value{Name: c.im.fresh(c.base() + "_" + suffix), DType: k.DType, Shape: k.Shape, Const: k}
+	return &model.Value{Name: c.base() + "_" + suffix, DType: k.DType, Shape: k.Shape, Const: k}
+}
+
+// instead returns a constant that takes the place of another one, and its name.
+func (c *call) instead(v *model.Value, k *model.Const) *model.Value {
+	return &model.Value{Name: v.Name, DType: k.DType, Shape: k.Shape, Const: k}
 }
 
 // int64s returns a one-dimensional int64 constant.
@@ -294,8 +296,10 @@ func (c *call) mid(op model.Op, attrs model.Attrs, ins ...*model.Value) *model.V
 }
 
 func (c *call) mids1(op model.Op, attrs model.Attrs, n int, ins ...*model.Value) []*model.Value {
-	c.mids++
-	name := fmt.Sprintf("%s_%s", c.base(), op)
+	return c.midAs(c.base()+"_"+string(op), op, attrs, n, ins...)
+}
+
+func (c *call) midAs(name string, op model.Op, attrs model.Attrs, n int, ins ...*model.Value) []*model.Value {
 	outs := make([]*model.Value, n)
 	for i := range outs {
 		outs[i] = &model.Value{Name: c.im.fresh(name)}
@@ -421,8 +425,7 @@ func (c *call) constant() {
 }
 
 func (c *call) bindConst(name string, k *model.Const) {
-	v := &model.Value{Name: c.im.fresh(name), DType: k.DType, Shape: k.Shape, Const: k}
-	c.im.define(name, &entry{v: v})
+	c.im.define(name, &entry{v: &model.Value{Name: name, DType: k.DType, Shape: k.Shape, Const: k}})
 }
 
 // nextAbove returns the least float32 above x: x >= a is x > nextAbove of the

@@ -9,7 +9,7 @@ import (
 	"github.com/triune-sim/triune/model"
 )
 
-// Options are the choices of a reader. The zero value reads the default
+// Options are the choices of reader and writer. The zero value reads the default
 // function at its default shapes.
 type Options struct {
 	// Function names the function of a model that has several; empty means
@@ -18,6 +18,9 @@ type Options struct {
 	// Shapes gives inputs of flexible shape another shape than their default.
 	// The key is the input's name.
 	Shapes map[string][]int
+	// Target is the system that [Save] and [Size] write for; the zero value is
+	// the oldest one that can express the graph. Readers ignore it.
+	Target Target
 }
 
 // Load reads a Core ML model: a package (a folder with a Manifest.json) or a

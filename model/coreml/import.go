@@ -124,10 +124,19 @@ func importModel(m *specModel, file func(string) ([]byte, error), o Options) (*m
 	if err != nil {
 		return nil, fmt.Errorf("function %s: %w", quote(name), err)
 	}
+	im.nameConsts()
 	if err := im.g.Validate(false); err != nil {
 		return nil, err
 	}
 	return im.g, nil
+}
+
+// nameConsts gives constants names that nothing else has: those of the program
+// where they are free.
+func (im *importer) nameConsts() {
+	for _, v := range im.g.Consts() {
+		v.Name = im.fresh(v.Name)
+	}
 }
 
 // run calls f and returns what it threw.

@@ -103,9 +103,7 @@ func init() {
 		c.result("Add", nil, y, c.scalar("beta", x.DType, c.float("beta", 0)))
 	}, "linear_activation")
 	handle(func(c *call) {
-		x := c.in("x")
-		y := c.mid("Tanh", nil, c.mid("Mul", nil, x, c.scalar("beta", x.DType, c.float("beta", 1))))
-		c.result("Mul", nil, y, c.scalar("alpha", x.DType, c.float("alpha", 1)))
+		c.result("ScaledTanh", model.Attrs{"alpha": c.float("alpha", 1), "beta": c.float("beta", 1)}, c.in("x"))
 	}, "scaled_tanh")
 	handle(func(c *call) {
 		x := c.in("x")
@@ -175,7 +173,7 @@ func (c *call) perChannel(v *model.Value, rank, ax int) *model.Value {
 	}
 	if v.Const != nil {
 		if d, ok := v.Const.Storage.(model.Dense); ok {
-			return c.constValue("channel", model.NewConst(d.Tensor.Reshape(s...)))
+			return c.instead(v, model.NewConst(d.Tensor.Reshape(s...)))
 		}
 	}
 	return c.mid("Reshape", nil, v, c.int64s("shape", s...))

@@ -79,7 +79,9 @@ func (c *call) indices(key string) *model.Value {
 		failf("%s of type %s (want integers)", quote(key), v.DType)
 	}
 	if v.Const != nil && v.Const.Elems() <= maxStatic {
-		return c.as64(v)
+		t, err := v.Const.Value()
+		try(err)
+		return c.instead(v, model.NewConst(t.Convert(model.Int32)))
 	}
 	return c.cast(v, model.Int32)
 }

@@ -204,7 +204,7 @@ func (c *call) linear() {
 		c.result("Gemm", model.Attrs{"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1}, ins...)
 		return
 	}
-	wt := c.transposed(w)
+	wt := c.transposed(w, "")
 	if b == nil {
 		c.result("MatMul", nil, x, wt)
 		return
@@ -214,7 +214,10 @@ func (c *call) linear() {
 
 // transposed swaps the last two axes of a value: in the storage of a constant,
 // through a node otherwise.
-func (c *call) transposed(v *model.Value) *model.Value {
+//
+// The node is named after the product that reads it, whose name is the
+// operation's with a suffix.
+func (c *call) transposed(v *model.Value, suffix string) *model.Value {
 	r := rank(v)
 	if r < 2 {
 		return v
@@ -222,18 +225,18 @@ func (c *call) transposed(v *model.Value) *model.Value {
 	perm := seq(0, r)
 	perm[r-1], perm[r-2] = r-2, r-1
 	if v.Const != nil {
-		return c.constValue("transposed", permuteConst(v.Const, perm))
+		return c.instead(v, permuteConst(v.Const, perm))
 	}
-	return c.mid("Transpose", model.Attrs{"perm": perm}, v)
+	return c.midAs(c.base()+suffix+"_Transpose", "Transpose", model.Attrs{"perm": perm}, 1, v)[0]
 }
 
 func (c *call) matmul() {
 	x, y := c.in("x"), c.in("y")
 	if c.bool("transpose_x", false) {
-		x = c.transposed(x)
+		x = c.transposed(x, "")
 	}
 	if c.bool("transpose_y", false) {
-		y = c.transposed(y)
+		y = c.transposed(y, "")
 	}
 	c.result("MatMul", nil, x, y)
 }
@@ -356,7 +359,7 @@ func (c *call) attention() {
 	if rank(q) < 3 || d < 1 {
 		failf("a query of shape %v", q.Shape)
 	}
-	s := c.mid("MatMul", nil, q, c.transposed(k))
+	s := c.mid("MatMul", nil, q, c.transposed(k, "_MatMul"))
 	s = c.mid("Mul", nil, s, c.scalar("scale", q.DType, 1/sqrt(d)))
 	if mask != nil {
 		if mask.DType == model.Bool {

@@ -57,6 +57,9 @@ func (c *call) recurrent(op model.Op, gates []int) {
 			ins[3] = c.gateBias(b, c.opt("input_bias"), gates, h)
 		}
 		part := func(s *model.Value) *model.Value {
+			if s.Const != nil && !both {
+				return c.instead(s, lead(s.Const))
+			}
 			if both {
 				s = c.mid("Slice", nil, s, c.int64s("starts", d*h), c.int64s("ends", (d+1)*h), c.int64s("axes", 1))
 			}
@@ -86,7 +89,7 @@ func (c *call) recurrent(op model.Op, gates []int) {
 		for len(ins) > 3 && ins[len(ins)-1] == nil {
 			ins = ins[:len(ins)-1]
 		}
-		res := c.mids1(op, attrs, states, ins...)
+		res := slices.Clone(c.mids1(op, attrs, states, ins...))
 		res[0] = c.mid("Squeeze", nil, res[0], c.int64s("axes", 1))
 		for i := 1; i < states; i++ {
 			res[i] = c.mid("Squeeze", nil, res[i], c.int64s("axes", 0))
@@ -145,7 +148,7 @@ func (c *call) gateWeights(w *model.Value, gates []int, h int) *model.Value {
 		failf("a weight of shape %v for %d gates of %d", w.Shape, len(gates), h)
 	}
 	k := gateRows(w.Const, gates, h)
-	return c.constValue("gates", lead(k))
+	return c.instead(w, lead(k))
 }
 
 // gateBias builds ONNX's [1, 2*gates*H] bias. MIL's single bias is the sum of
@@ -166,7 +169,7 @@ func (c *call) gateBias(b, inputBias *model.Value, gates []int, h int) *model.Va
 	if inputBias != nil {
 		inp = side(inputBias)
 	}
-	return c.constValue("bias", model.NewLazy(b.DType, model.Shape{1, 2 * n}, func() (*model.Tensor, error) {
+	return c.instead(b, model.NewLazy(b.DType, model.Shape{1, 2 * n}, func() (*model.Tensor, error) {
 		out := model.NewTensor(b.DType, 1, 2*n)
 		v, err := hid.Value()
 		if err != nil {

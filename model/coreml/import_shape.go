@@ -129,8 +129,13 @@ func init() {
 			}
 			return -n
 		}
-		c.result("Slice", nil, x, c.int64s("starts", h[0], w[0]), c.int64s("ends", end(h[1]), end(w[1])), c.int64s("axes", axis(-2, r), axis(-1, r)))
+		c.sliced(x, []int{h[0], w[0]}, []int{end(h[1]), end(w[1])}, []int{axis(-2, r), axis(-1, r)}, []int{1, 1})
 	}, "crop")
+}
+
+// sliced adds a Slice as the operation's result.
+func (c *call) sliced(x *model.Value, starts, ends, axes, steps []int) {
+	c.result("Slice", nil, x, c.int64s("starts", starts...), c.int64s("ends", ends...), c.int64s("axes", axes...), c.int64s("steps", steps...))
 }
 
 // int64s0 is a 0-dimensional int64 constant.
@@ -395,14 +400,22 @@ func (c *call) sliceBySize() {
 		if len(begin) != r {
 			failf("begin %v for rank %d", begin, r)
 		}
-		end := make([]int, r)
+		var starts, ends, axes, steps []int
 		for i := range r {
-			end[i] = begin[i] + size[i]
-			if size[i] == -1 || begin[i] < 0 && end[i] == 0 {
-				end[i] = math.MaxInt64
+			lo, hi := begin[i], begin[i]+size[i]
+			if size[i] == -1 || lo < 0 && hi == 0 {
+				hi = math.MaxInt64
 			}
+			if lo == 0 && (hi == math.MaxInt64 || hi == x.Shape[i]) {
+				continue // the whole axis
+			}
+			starts, ends, axes, steps = append(starts, lo), append(ends, hi), append(axes, i), append(steps, 1)
 		}
-		c.result("Slice", nil, x, c.int64s("starts", begin...), c.int64s("ends", end...), c.int64s("axes", seq(0, r)...), c.int64s("steps", slices.Repeat([]int{1}, r)...))
+		if axes == nil {
+			c.result("Identity", nil, x)
+			return
+		}
+		c.sliced(x, starts, ends, axes, steps)
 		return
 	}
 	if slices.Contains(size, -1) {
@@ -593,5 +606,5 @@ func (c *call) batchToSpace() {
 	y := c.mid("Reshape", nil, x, c.int64s("blocks", bh, bw, n, s[1], s[2], s[3]))
 	y = c.mid("Transpose", model.Attrs{"perm": []int{2, 3, 4, 0, 5, 1}}, y)
 	y = c.mid("Reshape", nil, y, c.int64s("shape", n, s[1], h, w))
-	c.result("Slice", nil, y, c.int64s("starts", p[0], p[2]), c.int64s("ends", h-p[1], w-p[3]), c.int64s("axes", 2, 3))
+	c.sliced(y, []int{p[0], p[2]}, []int{h - p[1], w - p[3]}, []int{2, 3}, []int{1, 1})
 }

@@ -76,22 +76,6 @@ const (
 	arrayInt32   = 131104
 )
 
-func arrayDType(v int) model.DType {
-	switch v {
-	case arrayFloat16:
-		return model.Float16
-	case arrayFloat32:
-		return model.Float32
-	case arrayDouble:
-		return model.Float64
-	case arrayInt8:
-		return model.Int8
-	case arrayInt32:
-		return model.Int32
-	}
-	return model.Invalid
-}
-
 func arrayDTypeOf(d model.DType) int {
 	switch d {
 	case model.Float16:
