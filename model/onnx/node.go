@@ -2,7 +2,6 @@ package onnx
 
 import (
 	"fmt"
-	"math"
 	"strconv"
 
 	"github.com/triune-sim/triune/model"
@@ -55,6 +54,12 @@ func (b *builder) node(p *nodeProto) error {
 	}
 	if err := b.parseAttrs(n); err != nil {
 		return wrap(err)
+	}
+	if p.domain == "" && n.opset < MinOpset {
+		if !unchanged[p.op] {
+			return wrap(fmt.Errorf("its form of opset %d is not supported (%d to %d are); convert the model with onnx.version_converter", n.opset, MinOpset, MaxOpset))
+		}
+		delete(n.attrs, "consumed_inputs")
 	}
 	rule, ok := rules[p.fullOp()]
 	if !ok {
@@ -315,11 +320,6 @@ func as(op model.Op) func(*builder, *node) error {
 	}
 }
 
-// bind gives the node's first output an existing value.
-func (b *builder) bind(n *node, v *model.Value) {
-	b.scope.values[n.outputs[0]] = v
-}
-
 // typeName turns an integer attribute that holds an element type into its name.
 func typeName(n *node, key string) error {
 	c, ok := n.attrs[key].(int)
@@ -338,7 +338,19 @@ func typeName(n *node, key string) error {
 	return nil
 }
 
-// known returns the value of an input that constants determine.
-func (b *builder) known(v *model.Value) *model.Tensor { return b.r.inf.Value(v) }
+// unchanged lists the operators that mean the same in opsets 1 to 6 as later
+// (but for consumed_inputs, which never had a meaning).
+var unchanged = map[string]bool{}
 
-var negInf, posInf = math.Inf(-1), math.Inf(1)
+func init() {
+	for _, op := range []string{
+		"Abs", "AveragePool", "Ceil", "Constant", "Conv", "ConvTranspose", "DepthToSpace", "Elu", "Exp", "Flatten", "Floor",
+		"Gather", "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid", "Hardmax", "Identity", "InstanceNormalization",
+		"LRN", "LeakyRelu", "Log", "LogSoftmax", "MaxPool", "Neg", "Not", "Reciprocal", "ReduceL1", "ReduceL2",
+		"ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
+		"ReduceSumSquare", "Relu", "Selu", "Shape", "Sigmoid", "Size", "Slice", "Softmax", "Softplus", "Softsign",
+		"SpaceToDepth", "Sqrt", "Squeeze", "Tanh", "Transpose", "Unsqueeze",
+	} {
+		unchanged[op] = true
+	}
+}

@@ -23,7 +23,9 @@ type Options struct {
 	Shapes map[string][]int
 }
 
-// The opset versions of the default domain that are understood.
+// The opset versions of the default domain that are understood in full. Files
+// of older ones are read if they use only operators whose meaning has not
+// changed since.
 const (
 	MinOpset = 7
 	MaxOpset = 22
@@ -194,7 +196,7 @@ func checkOpsets(opsets map[string]int) error {
 		}
 		return fmt.Errorf("no opset import of the default domain")
 	}
-	if v < MinOpset || v > MaxOpset {
+	if v < 1 || v > MaxOpset {
 		return fmt.Errorf("opset %d is not supported (%d to %d are); convert the model with onnx.version_converter", v, MinOpset, MaxOpset)
 	}
 	return nil

@@ -45,6 +45,18 @@ func init() {
 		"Scatter":            as("ScatterElements"),
 		"BatchNormalization": batchNorm,
 		"Gemm":               gemm,
+		"DFT":                dft,
+		"RoiAlign":           roiAlign,
+		"GroupNormalization": groupNorm,
+		"SequenceEmpty":      func(b *builder, n *node) error { return castLike(b, n, "dtype") },
+		"HannWindow":         func(b *builder, n *node) error { return castLike(b, n, "output_datatype") },
+		"HammingWindow":      func(b *builder, n *node) error { return castLike(b, n, "output_datatype") },
+		"BlackmanWindow":     func(b *builder, n *node) error { return castLike(b, n, "output_datatype") },
+		"MelWeightMatrix":    func(b *builder, n *node) error { return castLike(b, n, "output_datatype") },
+
+		"ai.onnx.preview.training.Adagrad":  as("Adagrad"),
+		"ai.onnx.preview.training.Adam":     as("Adam"),
+		"ai.onnx.preview.training.Momentum": as("Momentum"),
 	}
 	for _, op := range []string{"ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"} {
 		rules[op] = axesInput(18)
@@ -273,5 +285,59 @@ func batchNorm(b *builder, n *node) error {
 
 func gemm(b *builder, n *node) error {
 	delete(n.attrs, "broadcast")
+	return direct(b, n)
+}
+
+// dft: the axis of opset 17 (1 by default) is an input from opset 20 on.
+func dft(b *builder, n *node) error {
+	if n.opset < 20 && len(n.in) > 0 {
+		t := model.Scalar(int64(n.attrs.Int("axis", 1)))
+		delete(n.attrs, "axis")
+		n.in = []*model.Value{n.in[0], n.input(1), b.constValue(n, "axis", t)}
+	}
+	return direct(b, n)
+}
+
+func roiAlign(b *builder, n *node) error {
+	if n.opset < 16 {
+		n.attrs["coordinate_transformation_mode"] = "output_half_pixel"
+	}
+	return direct(b, n)
+}
+
+// groupNorm: before opset 21 scale and bias are per group; they are repeated
+// for the channels of each.
+func groupNorm(b *builder, n *node) error {
+	groups := n.attrs.Int("num_groups", 0)
+	if n.opset >= 21 || len(n.in) < 3 || groups < 1 {
+		return direct(b, n)
+	}
+	x := n.in[0]
+	if len(x.Shape) < 2 || x.Shape[1] < 1 || x.Shape[1]%groups != 0 {
+		return fmt.Errorf("%d groups do not fit the input %v", groups, x.Shape)
+	}
+	per := x.Shape[1] / groups
+	for i := 1; i < 3; i++ {
+		suffix := []string{"", "scale", "bias"}[i]
+		if t := b.r.inf.Value(n.in[i]); t != nil && t.Len() == groups {
+			full := model.NewTensor(t.DType, x.Shape[1])
+			for k := range full.Len() {
+				full.Set(k, t.At(k/per))
+			}
+			n.in[i] = b.constValue(n, suffix, full)
+			continue
+		}
+		col, err := b.one("Reshape", n, suffix+"_column", nil, n.in[i], b.intsConst(n, suffix+"_shape", []int{groups, 1}))
+		if err != nil {
+			return err
+		}
+		wide, err := b.one("Expand", n, suffix+"_wide", nil, col, b.intsConst(n, suffix+"_expand", []int{groups, per}))
+		if err != nil {
+			return err
+		}
+		if n.in[i], err = b.one("Reshape", n, suffix, nil, wide, b.intsConst(n, suffix+"_flat", []int{groups * per})); err != nil {
+			return err
+		}
+	}
 	return direct(b, n)
 }

@@ -1,7 +1,6 @@
 package ops
 
 import (
-	"math"
 	"math/rand/v2"
 
 	"github.com/triune-sim/triune/model"
@@ -11,15 +10,59 @@ import (
 // attribute, or from the node's name.
 
 func (c *call) rand() *rand.Rand {
-	seed := uint64(0x9e3779b97f4a7c15)
-	if s, ok := c.n.Attrs["seed"].(float64); ok {
-		seed = math.Float64bits(s)
-	} else {
-		for _, b := range []byte(c.n.Name) {
-			seed = (seed ^ uint64(b)) * 0x100000001b3
+	if s, ok := c.n.Attrs["seed"]; ok {
+		switch s := s.(type) {
+		case int:
+			return rand.New(newMersenne(uint32(s)))
+		case float64:
+			return rand.New(newMersenne(uint32(int64(s))))
 		}
 	}
+	seed := uint64(0x9e3779b97f4a7c15)
+	for _, b := range []byte(c.n.Name) {
+		seed = (seed ^ uint64(b)) * 0x100000001b3
+	}
 	return rand.New(rand.NewPCG(seed, 1))
+}
+
+// mersenne is the generator MT19937 (Matsumoto and Nishimura, 1998) seeded and
+// read as NumPy's RandomState does, which the reference implementation of ONNX
+// uses: with a seed, uniform numbers are the same as there.
+type mersenne struct {
+	mt [624]uint32
+	at int
+}
+
+func newMersenne(seed uint32) *mersenne {
+	m := &mersenne{at: 624}
+	m.mt[0] = seed
+	for i := uint32(1); i < 624; i++ {
+		m.mt[i] = 1812433253*(m.mt[i-1]^m.mt[i-1]>>30) + i
+	}
+	return m
+}
+
+func (m *mersenne) next() uint32 {
+	if m.at == 624 {
+		for i := range m.mt {
+			y := m.mt[i]&0x80000000 | m.mt[(i+1)%624]&0x7fffffff
+			m.mt[i] = m.mt[(i+397)%624] ^ y>>1 ^ (y&1)*0x9908b0df
+		}
+		m.at = 0
+	}
+	y := m.mt[m.at]
+	m.at++
+	y ^= y >> 11
+	y ^= y << 7 & 0x9d2c5680
+	y ^= y << 15 & 0xefc60000
+	return y ^ y>>18
+}
+
+// Uint64 holds, in the 53 bits that rand.Float64 reads, what NumPy's
+// random_sample takes from two draws.
+func (m *mersenne) Uint64() uint64 {
+	a, b := uint64(m.next()>>5), uint64(m.next()>>6)
+	return a<<26 | b
 }
 
 func attrType(a model.Attrs, key string, def model.DType) model.DType {

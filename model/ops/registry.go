@@ -50,6 +50,8 @@ type Info struct {
 	// MinIn to MaxOut bound the number of inputs and outputs; -1 means no
 	// upper bound.
 	MinIn, MaxIn, MinOut, MaxOut int
+	// CountsMACs tells whether [MACs] counts its multiply-adds.
+	CountsMACs bool
 	// Pure operators give the same outputs for the same inputs.
 	Pure bool
 }
@@ -69,7 +71,7 @@ func Lookup(op model.Op) (Info, bool) {
 		}
 		return n
 	}
-	return Info{Op: s.op, Family: s.family, MinIn: s.minIn, MaxIn: limit(s.maxIn), MinOut: s.minOut, MaxOut: limit(s.maxOut), Pure: !s.impure}, true
+	return Info{Op: s.op, Family: s.family, MinIn: s.minIn, MaxIn: limit(s.maxIn), MinOut: s.minOut, MaxOut: limit(s.maxOut), Pure: !s.impure, CountsMACs: s.macs != nil}, true
 }
 
 // List returns the vocabulary sorted by name.

@@ -157,8 +157,9 @@ func resizeAxis(a model.Attrs, in, out int, scale float64, roi [2]float64) [][]t
 				src = (x+0.5)/scale - 0.5
 			}
 		case "align_corners":
-			if out > 1 {
-				src = x * float64(in-1) / float64(out-1)
+			// The resized length counts before it is rounded down.
+			if length := scale * float64(in); out > 1 && length > 1 {
+				src = x * float64(in-1) / (length - 1)
 			}
 		case "asymmetric":
 			src = x / scale
