@@ -228,6 +228,7 @@ func TestErrors(t *testing.T) {
 	for in, want := range map[string]string{
 		"resnet51": "did you mean resnet", "mobilenet": "mobilenet_v2,", "": "built in:", "zzzzzzzz": "built in:",
 		"resnet50@x": "not a number", "resnet50@0": "outside", "resnet50@-3": "outside", "resnet50@99999": "outside",
+		"inception_v3@32": "too small", "bert_base@513": "512 positions", "decoder_1l@1": "at least 2", "fc_stack@5": "no input size",
 		"mobilevit_v2@100": "multiple of 64", "resnet50@": "not a number", strings.Repeat("q", 1<<16): "built in:",
 	} {
 		_, err := Build(in)
@@ -278,5 +279,32 @@ func TestWeights(t *testing.T) {
 	}
 	if c := value("resnet101"); c[0] == a[0] {
 		t.Error("resnet101 has the weights of resnet50")
+	}
+}
+
+func BenchmarkBuild(b *testing.B) {
+	for _, name := range []string{"mobilenet_v2", "resnet50", "mobilevit_v2", "decoder_24l"} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := Build(name); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkWeights computes all weights of a network.
+func BenchmarkWeights(b *testing.B) {
+	for b.Loop() {
+		g, err := Build("resnet50")
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, v := range g.Consts() {
+			if _, err := v.Const.Value(); err != nil {
+				b.Fatal(err)
+			}
+		}
 	}
 }
