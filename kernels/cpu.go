@@ -5,21 +5,26 @@ import "os"
 // level is a set of kernels, by instruction set.
 type level struct {
 	name string
+	vec  int // which flat kernels, see vecCall
 	f32  microF32
 	i8   microI8
 	dw   microDW
 	dwI8 microDWI8
+	// Maximum over the windows of rows of one block.
+	maxF32 microDW
+	max8   func(t *tileArgsI8, strideW int, signed bool)
 	// Register-only loops and the operations of one iteration.
 	peakF32, peakI8       func(n int64)
 	peakF32Ops, peakI8Ops float64
 }
 
 var genericLevel = level{
-	name: "generic",
-	f32:  microF32{maxP: 4, nb: 1, run: tileF32Go},
-	i8:   microI8{maxP: 4, nb: 1, run: tileI8Go},
-	dw:   dwF32Go,
-	dwI8: microDWI8{maxP: 16, run: dwI8Go},
+	name:   "generic",
+	f32:    microF32{maxP: 4, nb: 1, run: tileF32Go},
+	i8:     microI8{maxP: 4, nb: 1, run: tileI8Go},
+	dw:     dwF32Go,
+	dwI8:   microDWI8{maxP: 16, run: dwI8Go},
+	maxF32: maxF32Go, max8: max8Go,
 
 	peakF32: peakF32Go, peakF32Ops: 8,
 	peakI8: peakI8Go, peakI8Ops: 8,

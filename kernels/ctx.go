@@ -17,7 +17,16 @@ type Ctx struct {
 	gemm    gemmTask
 	gemmI8  gemmI8Task
 	flat    flatTask
+	bcast   bcastTask
+	layout  layoutTask
+	pools   poolTask
+	norm    normTask
+	reduce  reduceTask
+	resize  resizeTask
+	plans   map[poolKey]*dwGeom // pooling geometries seen
+	grids   map[gridKey]*grid   // resize index tables seen
 	packB   []float32
+	lut     [256]uint8
 }
 
 // workerState is the private memory of one worker in one Ctx.
@@ -136,23 +145,83 @@ func ceilDiv(a, b int) int { return (a + b - 1) / b }
 // large enough to hide the hand-over, small enough to stay in L2.
 const flatGrain = 16384
 
-// flatTask cuts [0, n) into flatGrain pieces and calls f on each.
+// flatKind says what a flatTask computes.
+type flatKind uint8
+
+const (
+	flatBinary flatKind = iota
+	flatScalar
+	flatUnary
+	flatAct
+	flatFinish
+	flatRound
+	flatToF16
+	flatFromF16
+	flatQuant
+	flatDequant
+	flatLUT
+)
+
+// flatTask is an element-wise job on [0, n), cut into pieces of flatGrain. It
+// is a value with no closure so that running it allocates nothing.
 type flatTask struct {
-	n int
-	f func(lo, hi int)
+	kind      flatKind
+	bin       BinaryOp
+	un        UnaryOp
+	swap      bool
+	round     Round
+	n         int
+	dst, a, b []float32
+	s         float32
+	act       Activation
+	h         []uint16
+	d8, s8    []uint8
+	q         QParams
+	lut       *[256]uint8
+}
+
+// runFlat runs t on the context's pool.
+func (c *Ctx) runFlat(t flatTask) {
+	if t.n <= 0 {
+		return
+	}
+	c.flat = t
+	c.pool.Run(ceilDiv(t.n, flatGrain), &c.flat)
+	c.flat = flatTask{}
 }
 
 func (t *flatTask) RunPiece(i, _ int) {
 	lo := i * flatGrain
-	t.f(lo, min(lo+flatGrain, t.n))
-}
-
-// forFlat runs f over [0, n) in pieces, in parallel when there is enough work.
-func (c *Ctx) forFlat(n int, f func(lo, hi int)) {
-	if n <= 0 {
-		return
+	hi := min(lo+flatGrain, t.n)
+	switch t.kind {
+	case flatBinary:
+		binary(t.bin, t.dst[lo:hi], t.a[lo:hi], t.b[lo:hi])
+	case flatScalar:
+		binaryScalar(t.bin, t.dst[lo:hi], t.a[lo:hi], t.s, t.swap)
+	case flatUnary:
+		unary(t.un, t.dst[lo:hi], t.a[lo:hi])
+	case flatAct:
+		applyAct(t.dst[lo:hi], t.a[lo:hi], t.act)
+	case flatFinish:
+		finish(t.dst[lo:hi], t.act, t.round)
+	case flatRound:
+		if t.round == RoundF16Sat {
+			roundF16Sat(t.dst[lo:hi], t.a[lo:hi])
+		} else {
+			roundF16(t.dst[lo:hi], t.a[lo:hi])
+		}
+	case flatToF16:
+		f32ToF16(t.h[lo:hi], t.a[lo:hi])
+	case flatFromF16:
+		f16ToF32(t.dst[lo:hi], t.h[lo:hi])
+	case flatQuant:
+		quantize(t.d8[lo:hi], t.a[lo:hi], t.q)
+	case flatDequant:
+		dequantize(t.dst[lo:hi], t.s8[lo:hi], t.q)
+	case flatLUT:
+		d := t.d8[lo:hi]
+		for k, v := range t.s8[lo:hi] {
+			d[k] = t.lut[v]
+		}
 	}
-	c.flat.n, c.flat.f = n, f
-	c.pool.Run(ceilDiv(n, flatGrain), &c.flat)
-	c.flat.f = nil
 }

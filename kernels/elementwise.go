@@ -1,6 +1,9 @@
 package kernels
 
-import "math"
+import (
+	"math"
+	"unsafe"
+)
 
 // BinaryOp names an element-wise function of two values.
 type BinaryOp uint8
@@ -56,13 +59,13 @@ func (op BinaryOp) eval(a, b float32) float32 {
 func Binary(ctx *Ctx, op BinaryOp, dst, a, b []float32) {
 	need("Binary a", len(a), len(dst))
 	need("Binary b", len(b), len(dst))
-	ctx.forFlat(len(dst), func(lo, hi int) { binary(op, dst[lo:hi], a[lo:hi], b[lo:hi]) })
+	ctx.runFlat(flatTask{kind: flatBinary, n: len(dst), bin: op, dst: dst, a: a, b: b})
 }
 
 // BinaryScalar writes op(a, s) to dst, or op(s, a) when swap is set.
 func BinaryScalar(ctx *Ctx, op BinaryOp, dst, a []float32, s float32, swap bool) {
 	need("BinaryScalar a", len(a), len(dst))
-	ctx.forFlat(len(dst), func(lo, hi int) { binaryScalar(op, dst[lo:hi], a[lo:hi], s, swap) })
+	ctx.runFlat(flatTask{kind: flatScalar, n: len(dst), bin: op, dst: dst, a: a, s: s, swap: swap})
 }
 
 // BinaryBroadcast writes op(a, b) to dst, which is row-major with the given
@@ -81,53 +84,98 @@ func BinaryBroadcast(ctx *Ctx, op BinaryOp, dst, a, b []float32, shape, aStride,
 	if total == 0 {
 		return
 	}
+	t := &ctx.bcast
+	*t = bcastTask{op: op, dst: dst, a: a, b: b}
 	// Merge dimensions that both operands walk contiguously.
-	var dims, as, bs []int
 	for i, d := range shape {
 		if d == 1 {
 			continue
 		}
-		if k := len(dims) - 1; k >= 0 && as[k] == aStride[i]*d && bs[k] == bStride[i]*d {
-			dims[k], as[k], bs[k] = dims[k]*d, aStride[i], bStride[i]
+		if k := t.nd - 1; k >= 0 && t.as[k] == aStride[i]*d && t.bs[k] == bStride[i]*d {
+			t.dims[k], t.as[k], t.bs[k] = t.dims[k]*d, aStride[i], bStride[i]
 			continue
 		}
-		dims, as, bs = append(dims, d), append(as, aStride[i]), append(bs, bStride[i])
+		if t.nd == len(t.dims) {
+			panic("kernels: BinaryBroadcast: too many dimensions")
+		}
+		t.dims[t.nd], t.as[t.nd], t.bs[t.nd] = d, aStride[i], bStride[i]
+		t.nd++
 	}
-	if len(dims) == 0 {
+	if t.nd == 0 {
 		dst[0] = op.eval(a[0], b[0])
+		*t = bcastTask{}
 		return
 	}
-	last := len(dims) - 1
-	inner, sa, sb := dims[last], as[last], bs[last]
-	rows := total / inner
-	grain := max(1, flatGrain/inner)
-	ctx.pool.For(ceilDiv(rows, grain), func(piece int) {
-		for r := piece * grain; r < min((piece+1)*grain, rows); r++ {
-			oa, ob := 0, 0
-			for i, rem := last-1, r; i >= 0; i-- {
-				k := rem % dims[i]
-				rem /= dims[i]
-				oa, ob = oa+k*as[i], ob+k*bs[i]
-			}
-			d := dst[r*inner : (r+1)*inner]
-			switch {
-			case sa == 1 && sb == 1:
-				binary(op, d, a[oa:oa+inner], b[ob:ob+inner])
-			case sa == 1 && sb == 0:
-				binaryScalar(op, d, a[oa:oa+inner], b[ob], false)
-			case sa == 0 && sb == 1:
-				binaryScalar(op, d, b[ob:ob+inner], a[oa], true)
-			default:
-				for i := range d {
-					d[i] = op.eval(a[oa+i*sa], b[ob+i*sb])
-				}
+	last := t.nd - 1
+	t.inner = t.dims[last]
+	// Vectors of 16 with one operand repeated from pixel to pixel: a C16 tensor
+	// and a value for each channel.
+	if last > 0 && t.inner == Block && t.as[last] == 1 && t.bs[last] == 1 && t.as[last-1] == Block && t.bs[last-1] == 0 && op <= Div {
+		t.rep = t.dims[last-1]
+		t.nd--
+		t.inner *= t.rep
+	}
+	t.rows = total / t.inner
+	t.grain = max(1, flatGrain/t.inner)
+	ctx.pool.Run(ceilDiv(t.rows, t.grain), t)
+	*t = bcastTask{}
+}
+
+// bcastTask is a broadcast binary function in merged dimensions.
+type bcastTask struct {
+	op           BinaryOp
+	dst, a, b    []float32
+	dims, as, bs [12]int
+	nd           int
+	inner, rows  int
+	rep          int // vectors of 16 that share one b, 0 otherwise
+	grain        int
+}
+
+func (t *bcastTask) RunPiece(piece, _ int) {
+	last := t.nd - 1
+	sa, sb, inner := t.as[last], t.bs[last], t.inner
+	for r := piece * t.grain; r < min((piece+1)*t.grain, t.rows); r++ {
+		oa, ob := 0, 0
+		for i, rem := last-1, r; i >= 0; i-- {
+			k := rem % t.dims[i]
+			rem /= t.dims[i]
+			oa, ob = oa+k*t.as[i], ob+k*t.bs[i]
+		}
+		d := t.dst[r*inner : (r+1)*inner]
+		switch {
+		case t.rep > 0:
+			binary16(t.op, d, t.a[oa:oa+inner], t.b[ob:ob+Block])
+		case sa == 1 && sb == 1:
+			binary(t.op, d, t.a[oa:oa+inner], t.b[ob:ob+inner])
+		case sa == 1 && sb == 0:
+			binaryScalar(t.op, d, t.a[oa:oa+inner], t.b[ob], false)
+		case sa == 0 && sb == 1:
+			binaryScalar(t.op, d, t.b[ob:ob+inner], t.a[oa], true)
+		default:
+			for i := range d {
+				d[i] = t.op.eval(t.a[oa+i*sa], t.b[ob+i*sb])
 			}
 		}
-	})
+	}
+}
+
+// binary16 is binary with b of 16 values repeated.
+func binary16(op BinaryOp, dst, a, b []float32) {
+	t := vecArgs{dst: unsafe.Pointer(&dst[0]), a: unsafe.Pointer(&a[0]), b: unsafe.Pointer(&b[0])}
+	if vecRun([...]vecOp{vopAdd16, vopSub16, vopMul16, vopDiv16}[op], &t, len(dst), 4, 4, 0) {
+		return
+	}
+	for i := range dst {
+		dst[i] = op.eval(a[i], b[i%Block])
+	}
 }
 
 func binary(op BinaryOp, dst, a, b []float32) {
 	a, b = a[:len(dst)], b[:len(dst)]
+	if op <= Div && vec2([...]vecOp{vopAdd, vopSub, vopMul, vopDiv}[op], dst, a, b) {
+		return
+	}
 	switch op {
 	case Add:
 		for i := range dst {
@@ -154,6 +202,12 @@ func binary(op BinaryOp, dst, a, b []float32) {
 
 func binaryScalar(op BinaryOp, dst, a []float32, s float32, swap bool) {
 	a = a[:len(dst)]
+	if op <= Div && (!swap || op == Add || op == Mul) && vec1([...]vecOp{vopAddS, vopSubS, vopMulS, vopDivS}[op], dst, a, s, 0) {
+		return
+	}
+	if swap && op == Sub && vec1(vopMulAdd, dst, a, -1, s) {
+		return
+	}
 	switch {
 	case swap:
 		for i := range dst {
@@ -230,11 +284,13 @@ var unaryFuncs = [...]func(float64) float64{
 // Unary writes op(src) to dst (may be src).
 func Unary(ctx *Ctx, op UnaryOp, dst, src []float32) {
 	need("Unary dst", len(dst), len(src))
-	ctx.forFlat(len(src), func(lo, hi int) { unary(op, dst[lo:hi], src[lo:hi]) })
+	ctx.runFlat(flatTask{kind: flatUnary, n: len(src), un: op, dst: dst, a: src})
 }
 
 func unary(op UnaryOp, dst, src []float32) {
 	switch op {
+	case Exp:
+		expSlice(dst, src)
 	case Neg:
 		for i, v := range src {
 			dst[i] = -v
@@ -254,5 +310,5 @@ func unary(op UnaryOp, dst, src []float32) {
 // Activate writes act(src) to dst (may be src).
 func Activate(ctx *Ctx, act Activation, dst, src []float32) {
 	need("Activate dst", len(dst), len(src))
-	ctx.forFlat(len(src), func(lo, hi int) { applyAct(dst[lo:hi], src[lo:hi], act) })
+	ctx.runFlat(flatTask{kind: flatAct, n: len(src), dst: dst, a: src, act: act})
 }

@@ -219,7 +219,7 @@ func Finish(ctx *Ctx, x []float32, act Activation, r Round) {
 	if act.Kind == ActNone && r == RoundNone {
 		return
 	}
-	ctx.forFlat(len(x), func(lo, hi int) { finish(x[lo:hi], act, r) })
+	ctx.runFlat(flatTask{kind: flatFinish, n: len(x), dst: x, act: act, round: r})
 }
 
 // finish is Finish on one piece.
@@ -237,26 +237,44 @@ func roundSlice(x []float32, r Round) {
 	}
 }
 
+// actVec gives the flat kernel of an activation and its parameters.
+func actVec(a Activation) (op vecOp, p0, p1 float32, ok bool) {
+	switch a.Kind {
+	case ActClip:
+		return vopClip, a.A, a.B, true
+	case ActLeakyRelu:
+		return vopLeakyRelu, a.A, 0, true
+	case ActHardSigmoid:
+		return vopHardSigmoid, a.A, a.B, true
+	case ActHardSwish:
+		return vopHardSwish, 0, 0, true
+	case ActSigmoid:
+		return vopSigmoid, 0, 0, true
+	case ActTanh:
+		return vopTanh, 0, 0, true
+	case ActSilu:
+		return vopSilu, 0, 0, true
+	case ActGelu:
+		return vopGelu, 0, 0, true
+	case ActGeluTanh:
+		return vopGeluTanh, 0, 0, true
+	case ActElu:
+		return vopElu, a.A, 0, true
+	}
+	return 0, 0, 0, false
+}
+
 // applyAct writes act(src) to dst.
 func applyAct(dst, src []float32, act Activation) {
 	src = src[:len(dst)]
-	switch act.Kind {
-	case ActNone:
+	if act.Kind == ActNone {
 		copy(dst, src)
-	case ActClip:
-		lo, hi := act.A, act.B
-		for i, v := range src {
-			if v < lo {
-				v = lo
-			}
-			if v > hi {
-				v = hi
-			}
-			dst[i] = v
-		}
-	default:
-		for i, v := range src {
-			dst[i] = act.Apply(v)
-		}
+		return
+	}
+	if op, p0, p1, ok := actVec(act); ok && vec1(op, dst, src, p0, p1) {
+		return
+	}
+	for i, v := range src {
+		dst[i] = act.Apply(v)
 	}
 }

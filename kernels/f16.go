@@ -1,6 +1,9 @@
 package kernels
 
-import "math"
+import (
+	"math"
+	"unsafe"
+)
 
 // F16Bits returns the fp16 nearest to x (ties to even; overflow to infinity
 // from 65520 up; NaN stays NaN with its top payload bits, quiet).
@@ -56,46 +59,64 @@ func round16sat(x float32) float32 {
 // RoundF16Slice writes src rounded to fp16 to dst (may be src).
 func RoundF16Slice(ctx *Ctx, dst, src []float32) {
 	need("dst", len(dst), len(src))
-	ctx.forFlat(len(src), func(lo, hi int) { roundF16(dst[lo:hi], src[lo:hi]) })
+	ctx.runFlat(flatTask{kind: flatRound, n: len(src), dst: dst, a: src, round: RoundF16})
 }
 
 // RoundF16SatSlice is [RoundF16Slice] with |x| >= 32768 becoming infinity.
 func RoundF16SatSlice(ctx *Ctx, dst, src []float32) {
 	need("dst", len(dst), len(src))
-	ctx.forFlat(len(src), func(lo, hi int) { roundF16Sat(dst[lo:hi], src[lo:hi]) })
+	ctx.runFlat(flatTask{kind: flatRound, n: len(src), dst: dst, a: src, round: RoundF16Sat})
 }
 
 // F32ToF16 writes the fp16 bits nearest to src to dst.
 func F32ToF16(ctx *Ctx, dst []uint16, src []float32) {
 	need("dst", len(dst), len(src))
-	ctx.forFlat(len(src), func(lo, hi int) { f32ToF16(dst[lo:hi], src[lo:hi]) })
+	ctx.runFlat(flatTask{kind: flatToF16, n: len(src), h: dst, a: src})
 }
 
 // F16ToF32 writes the values of fp16 bits to dst, exactly.
 func F16ToF32(ctx *Ctx, dst []float32, src []uint16) {
 	need("dst", len(dst), len(src))
-	ctx.forFlat(len(src), func(lo, hi int) { f16ToF32(dst[lo:hi], src[lo:hi]) })
+	ctx.runFlat(flatTask{kind: flatFromF16, n: len(src), dst: dst, h: src})
 }
 
 func roundF16(dst, src []float32) {
+	if vec1(vopRoundF16, dst, src, 0, 0) {
+		return
+	}
 	for i, v := range src {
 		dst[i] = round16(v)
 	}
 }
 
 func roundF16Sat(dst, src []float32) {
+	if vec1(vopRoundF16Sat, dst, src, 0, 0) {
+		return
+	}
 	for i, v := range src {
 		dst[i] = round16sat(v)
 	}
 }
 
 func f32ToF16(dst []uint16, src []float32) {
+	if len(src) > 0 {
+		t := vecArgs{dst: unsafe.Pointer(&dst[0]), a: unsafe.Pointer(&src[0])}
+		if vecRun(vopToF16, &t, len(src), 2, 4, 0) {
+			return
+		}
+	}
 	for i, v := range src {
 		dst[i] = F16Bits(v)
 	}
 }
 
 func f16ToF32(dst []float32, src []uint16) {
+	if len(src) > 0 {
+		t := vecArgs{dst: unsafe.Pointer(&dst[0]), a: unsafe.Pointer(&src[0])}
+		if vecRun(vopFromF16, &t, len(src), 4, 2, 0) {
+			return
+		}
+	}
 	for i, v := range src {
 		dst[i] = F16ToFloat(v)
 	}

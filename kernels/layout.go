@@ -1,5 +1,7 @@
 package kernels
 
+import "unsafe"
+
 // Block is the number of channels side by side in the C16 layout.
 const Block = 16
 
@@ -22,41 +24,104 @@ func PackC16U8(ctx *Ctx, dst, src []uint8, n, c, h, w int, fill uint8) {
 // UnpackC16U8 copies C16 bytes to plain [n][c][h][w].
 func UnpackC16U8(ctx *Ctx, dst, src []uint8, n, c, h, w int) { unpackC16(ctx, dst, src, n, c, h*w) }
 
+// layoutTask is a change of layout of float32 or bytes.
+type layoutTask struct {
+	unpack   bool
+	d32, s32 []float32
+	d8, s8   []uint8
+	c, cb    int
+	hw       int
+	fill     uint8
+}
+
+func (t *layoutTask) RunPiece(i, _ int) {
+	switch {
+	case t.d32 != nil && t.unpack:
+		unpackPlane(t.d32, t.s32, i, t.c, t.cb, t.hw)
+	case t.d32 != nil:
+		packPlane(t.d32, t.s32, i, t.c, t.cb, t.hw, 0)
+	case t.unpack:
+		unpackPlane(t.d8, t.s8, i, t.c, t.cb, t.hw)
+	default:
+		packPlane(t.d8, t.s8, i, t.c, t.cb, t.hw, t.fill)
+	}
+}
+
 func packC16[T float32 | uint8](ctx *Ctx, dst, src []T, n, c, hw int, fill T) {
 	cb := ceilDiv(c, Block)
 	need("PackC16 dst", len(dst), n*cb*hw*Block)
 	need("PackC16 src", len(src), n*c*hw)
-	ctx.pool.For(n*cb, func(i int) {
-		img, b := i/cb, i%cb
-		d := dst[i*hw*Block : (i+1)*hw*Block]
-		for j := 0; j < Block; j++ {
-			ch := b*Block + j
-			if ch >= c {
-				for p := j; p < len(d); p += Block {
-					d[p] = fill
-				}
-				continue
-			}
-			s := src[(img*c+ch)*hw : (img*c+ch+1)*hw]
-			for p, v := range s {
-				d[p*Block+j] = v
-			}
-		}
-	})
+	if hw == 1 && c%Block == 0 {
+		copy(dst[:n*c], src)
+		return
+	}
+	runLayout(ctx, false, dst, src, n*cb, c, hw, fill)
 }
 
 func unpackC16[T float32 | uint8](ctx *Ctx, dst, src []T, n, c, hw int) {
 	cb := ceilDiv(c, Block)
 	need("UnpackC16 src", len(src), n*cb*hw*Block)
 	need("UnpackC16 dst", len(dst), n*c*hw)
-	ctx.pool.For(n*c, func(i int) {
-		img, ch := i/c, i%c
-		s := src[((img*cb+ch/Block)*hw)*Block+ch%Block:]
-		d := dst[i*hw : (i+1)*hw]
-		for p := range d {
-			d[p] = s[p*Block]
+	if hw == 1 && c%Block == 0 {
+		copy(dst[:n*c], src)
+		return
+	}
+	var zero T
+	runLayout(ctx, true, dst, src, n*cb, c, hw, zero)
+}
+
+func runLayout[T float32 | uint8](ctx *Ctx, unpack bool, dst, src []T, planes, c, hw int, fill T) {
+	if planes < 1 || hw < 1 {
+		return
+	}
+	t := &ctx.layout
+	*t = layoutTask{unpack: unpack, c: c, cb: ceilDiv(c, Block), hw: hw}
+	d, s := unsafe.Pointer(unsafe.SliceData(dst)), unsafe.Pointer(unsafe.SliceData(src))
+	if unsafe.Sizeof(fill) == 4 {
+		t.d32, t.s32 = unsafe.Slice((*float32)(d), len(dst)), unsafe.Slice((*float32)(s), len(src))
+	} else {
+		t.d8, t.s8, t.fill = unsafe.Slice((*uint8)(d), len(dst)), unsafe.Slice((*uint8)(s), len(src)), uint8(fill)
+	}
+	ctx.pool.Run(planes, t)
+	*t = layoutTask{}
+}
+
+// packPlane writes block plane i of the C16 layout.
+func packPlane[T float32 | uint8](dst, src []T, i, c, cb, hw int, fill T) {
+	img, b := i/cb, i%cb
+	d := dst[i*hw*Block : (i+1)*hw*Block]
+	valid := min(Block, c-b*Block)
+	s := src[(img*c+b*Block)*hw:][:valid*hw]
+	for p := 0; p < hw; p++ {
+		v := (*[Block]T)(d[p*Block:])
+		if valid == Block {
+			for j := range v {
+				v[j] = s[j*hw+p]
+			}
+			continue
 		}
-	})
+		for j := range v {
+			if j < valid {
+				v[j] = s[j*hw+p]
+			} else {
+				v[j] = fill
+			}
+		}
+	}
+}
+
+// unpackPlane reads block plane i of the C16 layout.
+func unpackPlane[T float32 | uint8](dst, src []T, i, c, cb, hw int) {
+	img, b := i/cb, i%cb
+	s := src[i*hw*Block : (i+1)*hw*Block]
+	valid := min(Block, c-b*Block)
+	d := dst[(img*c+b*Block)*hw:][:valid*hw]
+	for p := 0; p < hw; p++ {
+		v := (*[Block]T)(s[p*Block:])
+		for j := 0; j < valid; j++ {
+			d[j*hw+p] = v[j]
+		}
+	}
 }
 
 // CopyChannelsC16 copies c channels of src (a C16 tensor of srcC channels,
@@ -74,12 +139,11 @@ func CopyChannelsC16[T float32 | uint8](ctx *Ctx, dst []T, dstC, dstAt int, src 
 	}
 	if dstAt%Block == 0 && srcAt%Block == 0 && (c%Block == 0 || dstAt+c == dstC) {
 		blocks := ceilDiv(c, Block)
-		ctx.pool.For(n*blocks, func(i int) {
-			img, b := i/blocks, i%blocks
-			d := (img*db + dstAt/Block + b) * hw * Block
-			s := (img*sb + srcAt/Block + b) * hw * Block
-			copy(dst[d:d+hw*Block], src[s:s+hw*Block])
-		})
+		for i := 0; i < n; i++ {
+			d := (i*db + dstAt/Block) * hw * Block
+			s := (i*sb + srcAt/Block) * hw * Block
+			copy(dst[d:d+blocks*hw*Block], src[s:s+blocks*hw*Block])
+		}
 		return
 	}
 	for img := 0; img < n; img++ {

@@ -1,6 +1,9 @@
 package kernels
 
-import "time"
+import (
+	"runtime"
+	"time"
+)
 
 // PeakF32 measures the float32 rate of one thread, in GFLOP/s (a
 // multiply-add is two), of a loop of independent fused multiply-adds that
@@ -33,9 +36,6 @@ func peak(loop func(n int64), opsPerIter float64) float64 {
 	return best
 }
 
-// peakSink keeps the plain loops from being removed.
-var peakSink float32
-
 func peakF32Go(n int64) {
 	var a, b, c, d float32
 	x, y := float32(1.0000001), float32(0.5)
@@ -45,7 +45,7 @@ func peakF32Go(n int64) {
 		c = c*x + y
 		d = d*x + y
 	}
-	peakSink = a + b + c + d
+	runtime.KeepAlive(a + b + c + d)
 }
 
 func peakI8Go(n int64) {
@@ -58,5 +58,5 @@ func peakI8Go(n int64) {
 		d += (x ^ 3) * 9
 		x++
 	}
-	peakSink = float32(a + b + c + d)
+	runtime.KeepAlive(a + b + c + d)
 }

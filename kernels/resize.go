@@ -54,16 +54,77 @@ func ResizeNearestC16(ctx *Ctx, dst, src []float32, n, c, inH, inW, outH, outW i
 	cb := ceilDiv(c, Block)
 	need("resize dst", len(dst), n*cb*outH*outW*Block)
 	need("resize src", len(src), n*cb*inH*inW*Block)
-	ys := nearestIndex(inH, outH, resizeScale(scaleH, inH, outH), m, r)
-	xs := nearestIndex(inW, outW, resizeScale(scaleW, inW, outW), m, r)
-	ctx.pool.For(n*cb, func(i int) {
-		s, d := src[i*inH*inW*Block:], dst[i*outH*outW*Block:]
-		for y, sy := range ys {
-			for x, sx := range xs {
-				*(*[Block]float32)(d[(y*outW+x)*Block:]) = *(*[Block]float32)(s[(sy*inW+sx)*Block:])
+	g := ctx.grid(gridKey{inH, inW, outH, outW, scaleH, scaleW, m, r, false})
+	ctx.resize = resizeTask{g: g, dst: dst, src: src}
+	ctx.pool.Run(n*cb, &ctx.resize)
+	ctx.resize = resizeTask{}
+}
+
+// gridKey identifies a grid of sampling positions.
+type gridKey struct {
+	inH, inW, outH, outW int
+	scaleH, scaleW       float64
+	m                    CoordMode
+	r                    NearestMode
+	linear               bool
+}
+
+// grid holds the sampling positions of a resize, kept in the context from the
+// first call on.
+type grid struct {
+	gridKey
+	ys, xs []int
+	ly, lx []lerp
+}
+
+func (c *Ctx) grid(k gridKey) *grid {
+	if g := c.grids[k]; g != nil {
+		return g
+	}
+	g := &grid{gridKey: k}
+	if k.linear {
+		g.ly = linearIndex(k.inH, k.outH, resizeScale(k.scaleH, k.inH, k.outH), k.m)
+		g.lx = linearIndex(k.inW, k.outW, resizeScale(k.scaleW, k.inW, k.outW), k.m)
+	} else {
+		g.ys = nearestIndex(k.inH, k.outH, resizeScale(k.scaleH, k.inH, k.outH), k.m, k.r)
+		g.xs = nearestIndex(k.inW, k.outW, resizeScale(k.scaleW, k.inW, k.outW), k.m, k.r)
+	}
+	if c.grids == nil {
+		c.grids = map[gridKey]*grid{}
+	}
+	c.grids[k] = g
+	return g
+}
+
+type resizeTask struct {
+	g        *grid
+	dst, src []float32
+}
+
+func (t *resizeTask) RunPiece(i, _ int) {
+	g := t.g
+	s, d := t.src[i*g.inH*g.inW*Block:], t.dst[i*g.outH*g.outW*Block:]
+	if !g.linear {
+		for y, sy := range g.ys {
+			for x, sx := range g.xs {
+				*(*[Block]float32)(d[(y*g.outW+x)*Block:]) = *(*[Block]float32)(s[(sy*g.inW+sx)*Block:])
 			}
 		}
-	})
+		return
+	}
+	for y, ly := range g.ly {
+		r0, r1 := s[ly.lo*g.inW*Block:], s[ly.hi*g.inW*Block:]
+		for x, lx := range g.lx {
+			a, b := (*[Block]float32)(r0[lx.lo*Block:]), (*[Block]float32)(r0[lx.hi*Block:])
+			e, f := (*[Block]float32)(r1[lx.lo*Block:]), (*[Block]float32)(r1[lx.hi*Block:])
+			o := (*[Block]float32)(d[(y*g.outW+x)*Block:])
+			for j := range o {
+				top := a[j] + (b[j]-a[j])*lx.t
+				bot := e[j] + (f[j]-e[j])*lx.t
+				o[j] = top + (bot-top)*ly.t
+			}
+		}
+	}
 }
 
 func nearestIndex(in, out int, scale float64, m CoordMode, r NearestMode) []int {
@@ -91,24 +152,10 @@ func ResizeBilinearC16(ctx *Ctx, dst, src []float32, n, c, inH, inW, outH, outW 
 	cb := ceilDiv(c, Block)
 	need("resize dst", len(dst), n*cb*outH*outW*Block)
 	need("resize src", len(src), n*cb*inH*inW*Block)
-	ys := linearIndex(inH, outH, resizeScale(scaleH, inH, outH), m)
-	xs := linearIndex(inW, outW, resizeScale(scaleW, inW, outW), m)
-	ctx.pool.For(n*cb, func(i int) {
-		s, d := src[i*inH*inW*Block:], dst[i*outH*outW*Block:]
-		for y, ly := range ys {
-			r0, r1 := s[ly.lo*inW*Block:], s[ly.hi*inW*Block:]
-			for x, lx := range xs {
-				a, b := (*[Block]float32)(r0[lx.lo*Block:]), (*[Block]float32)(r0[lx.hi*Block:])
-				e, f := (*[Block]float32)(r1[lx.lo*Block:]), (*[Block]float32)(r1[lx.hi*Block:])
-				o := (*[Block]float32)(d[(y*outW+x)*Block:])
-				for j := range o {
-					top := a[j] + (b[j]-a[j])*lx.t
-					bot := e[j] + (f[j]-e[j])*lx.t
-					o[j] = top + (bot-top)*ly.t
-				}
-			}
-		}
-	})
+	g := ctx.grid(gridKey{inH, inW, outH, outW, scaleH, scaleW, m, 0, true})
+	ctx.resize = resizeTask{g: g, dst: dst, src: src}
+	ctx.pool.Run(n*cb, &ctx.resize)
+	ctx.resize = resizeTask{}
 }
 
 type lerp struct {

@@ -31,6 +31,7 @@ type asm struct {
 	*build.Context
 	names []string // functions, in order
 	label int
+	extra []string // Go source after the stubs
 }
 
 // kernelPkg declares the argument types for the signatures in comments.
@@ -84,6 +85,8 @@ func main() {
 		{"zi8_avx512_amd64", genI8AVX512},
 		{"zdw_avx512_amd64", genDWAVX512},
 		{"zdwi8_avx512_amd64", genDWI8AVX512},
+		{"zvec_avx512_amd64", genVecAVX512},
+		{"zpool_avx512_amd64", genPoolAVX512},
 	}
 	for _, f := range files {
 		a := &asm{Context: build.NewContext()}
@@ -110,6 +113,9 @@ func write(path string, a *asm) {
 		}
 		if ext == ".go" {
 			b = append(b, a.tables()...)
+			for _, e := range a.extra {
+				b = append(b, e...)
+			}
 			if b, err = format.Source(b); err != nil {
 				log.Fatal(path, ": ", err)
 			}

@@ -1,0 +1,574 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"strings"
+
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// Byte offsets of vecArgs (vec.go).
+const (
+	vDst = 0
+	vA   = 8
+	vB   = 16
+	vC   = 24
+	vN   = 32
+	vP   = 40 // six float32 parameters
+)
+
+// vec writes flat loops over float32 slices. Lengths are multiples of 16; the
+// Go side pads the rest. z says 512-bit registers, else 256-bit with AVX2.
+type vec struct {
+	*asm
+	z     bool
+	isa   string
+	ops   []string          // generated, in order
+	konst map[string]string // constant name by bits, of this file
+}
+
+// regs returns the vector registers.
+func (v *vec) regs() []reg.VecPhysical {
+	if v.z {
+		return zregs
+	}
+	return yregs
+}
+
+// width returns the bytes of a register.
+func (v *vec) width() int {
+	if v.z {
+		return 64
+	}
+	return 32
+}
+
+// f broadcasts the constant c into register i.
+func (v *vec) f(c float64, i int) reg.VecPhysical { return v.bits(math.Float32bits(float32(c)), i) }
+
+func (v *vec) bits(b uint32, i int) reg.VecPhysical {
+	r := v.regs()[i]
+	v.MOVL(U32(b), reg.EAX)
+	v.VMOVD(reg.EAX, xregs[i])
+	v.VPBROADCASTD(xregs[i], r)
+	return r
+}
+
+// param broadcasts parameter k into register i.
+func (v *vec) param(k, i int) reg.VecPhysical {
+	r := v.regs()[i]
+	v.VBROADCASTSS(mem(rT, vP+4*k), r)
+	return r
+}
+
+// loop emits function name: setup once, then body for every register of input.
+// Register 0 holds the element of a; body leaves the result in register 0.
+func (v *vec) loop(op string, setup, body func()) {
+	v.start(op)
+	if setup != nil {
+		setup()
+	}
+	v.Label("loop")
+	v.VMOVUPS(mem(reg.RSI, 0), v.regs()[0])
+	body()
+	v.VMOVUPS(v.regs()[0], mem(reg.RDI, 0))
+	v.step(reg.RSI, reg.RDI)
+	v.VZEROUPPER()
+	v.RET()
+}
+
+// start begins function op with a in RSI, b in RDX, c in R8, dst in RDI and the
+// number of registers of input in RCX.
+func (v *vec) start(op string) {
+	v.ops = append(v.ops, op)
+	v.begin("vec"+op+v.isa, "vecArgs", rT)
+	v.MOVQ(mem(rT, vDst), reg.RDI)
+	v.MOVQ(mem(rT, vA), reg.RSI)
+	v.MOVQ(mem(rT, vB), reg.RDX)
+	v.MOVQ(mem(rT, vC), reg.R8)
+	v.MOVQ(mem(rT, vN), reg.RCX)
+	shift := 3
+	if v.z {
+		shift = 4
+	}
+	v.SHRQ(Imm(uint64(shift)), reg.RCX)
+}
+
+// step ends the loop, advancing the pointers by one register.
+func (v *vec) step(ptrs ...reg.GPPhysical) {
+	for _, p := range ptrs {
+		v.ADDQ(imm(v.width()), p)
+	}
+	v.DECQ(reg.RCX)
+	v.JNZ(LabelRef("loop"))
+}
+
+// binary emits op over a and b, over a and a scalar, and over a and a repeated
+// vector of 16.
+func (v *vec) binary(op string, f func(a, b, dst Op)) {
+	r := v.regs()
+	v.start(op)
+	v.Label("loop")
+	v.VMOVUPS(mem(reg.RSI, 0), r[0])
+	v.VMOVUPS(mem(reg.RDX, 0), r[1])
+	f(r[0], r[1], r[0])
+	v.VMOVUPS(r[0], mem(reg.RDI, 0))
+	v.step(reg.RSI, reg.RDX, reg.RDI)
+	v.VZEROUPPER()
+	v.RET()
+
+	v.loop(op+"S", func() { v.param(0, 1) }, func() { f(r[0], r[1], r[0]) })
+
+	v.start(op + "16")
+	per := 64 / v.width()
+	for i := 0; i < per; i++ {
+		v.VMOVUPS(mem(reg.RDX, i*v.width()), r[1+i])
+	}
+	if per == 2 {
+		v.SHRQ(Imm(1), reg.RCX)
+	}
+	v.Label("loop")
+	for i := 0; i < per; i++ {
+		v.VMOVUPS(mem(reg.RSI, i*v.width()), r[4])
+		f(r[4], r[1+i], r[4])
+		v.VMOVUPS(r[4], mem(reg.RDI, i*v.width()))
+	}
+	v.ADDQ(imm(64), reg.RSI)
+	v.ADDQ(imm(64), reg.RDI)
+	v.DECQ(reg.RCX)
+	v.JNZ(LabelRef("loop"))
+	v.VZEROUPPER()
+	v.RET()
+}
+
+// round rounds register x to an integer, half to even, into dst.
+func (v *vec) round(x, dst reg.VecPhysical) {
+	if v.z {
+		v.VRNDSCALEPS(Imm(8), x, dst)
+	} else {
+		v.VROUNDPS(Imm(8), x, dst)
+	}
+}
+
+// Registers of exp: constants live in 8.. (see expSetup).
+const expBase = 8
+
+// expSetup loads the constants of exp into registers 8 to 15 (AVX2 has 16, so
+// the polynomial's later coefficients come from memory there).
+func (v *vec) expSetup() {
+	v.f(-104, 8)
+	v.f(88.8, 9)
+	v.f(math.Log2E, 10)
+	v.f(-0.693359375, 11)    // -ln 2, high part (Cephes)
+	v.f(2.12194440e-4, 12)   // -ln 2, low part
+	v.f(1.9875691500e-4, 13) // Cephes expf
+	v.f(1.3981999507e-3, 14)
+	v.f(8.3334519073e-3, 15)
+	if v.z {
+		v.f(4.1665795894e-2, 16)
+		v.f(1.6666665459e-1, 17)
+		v.f(5.0000001201e-1, 18)
+		v.f(1, 19)
+	}
+}
+
+// exp replaces register x by n and p with exp(x) = 2^n (1 + p); t is scratch.
+// Arguments are clamped to [-104, 88.8], where the result leaves float32.
+func (v *vec) expParts(x, n, p, t reg.VecPhysical) {
+	r := v.regs()
+	v.VMAXPS(x, r[8], x)
+	v.VMINPS(x, r[9], x)
+	v.VMULPS(x, r[10], n)
+	v.round(n, n)
+	v.VFMADD231PS(n, r[11], x)
+	v.VFMADD231PS(n, r[12], x)
+	v.VMOVAPS(r[13], p)
+	v.VFMADD213PS(r[14], x, p)
+	v.VFMADD213PS(r[15], x, p)
+	v.VFMADD213PS(r[16], x, p)
+	v.VFMADD213PS(r[17], x, p)
+	v.VFMADD213PS(r[18], x, p)
+	v.VMULPS(x, x, t)
+	v.VFMADD213PS(x, t, p)
+}
+
+// exp replaces x by exp(x); n, p, t are scratch.
+func (v *vec) exp(x, n, p, t reg.VecPhysical) {
+	v.expParts(x, n, p, t)
+	v.VADDPS(v.regs()[19], p, p)
+	v.VSCALEFPS(n, p, x)
+}
+
+// genVec writes the flat kernels.
+func genVecAVX512(a *asm) {
+	v := &vec{asm: a, z: true, isa: "AVX512"}
+	v.simple()
+	v.transcendental()
+	v.convert512()
+	a.extra = append(a.extra, v.dispatch())
+}
+
+func (v *vec) simple() {
+	r := v.regs()
+	v.binary("Add", func(a, b, d Op) { v.VADDPS(b, a, d) })
+	v.binary("Sub", func(a, b, d Op) { v.VSUBPS(b, a, d) })
+	v.binary("Mul", func(a, b, d Op) { v.VMULPS(b, a, d) })
+	v.binary("Div", func(a, b, d Op) { v.VDIVPS(b, a, d) })
+	v.loop("Clip", func() { v.param(0, 1); v.param(1, 2) }, func() {
+		v.VMAXPS(r[0], r[1], r[0])
+		v.VMINPS(r[0], r[2], r[0])
+	})
+	// min(max(A*x + B, 0), 1)
+	v.loop("HardSigmoid", func() { v.param(0, 1); v.param(1, 2); v.f(0, 3); v.f(1, 4) }, func() {
+		v.VFMADD213PS(r[2], r[1], r[0])
+		v.VMAXPS(r[0], r[3], r[0])
+		v.VMINPS(r[0], r[4], r[0])
+	})
+	// x * min(max(x/6 + 1/2, 0), 1)
+	v.loop("HardSwish", func() { v.f(1.0/6, 1); v.f(0.5, 2); v.f(0, 3); v.f(1, 4) }, func() {
+		v.VMOVAPS(r[2], r[5])
+		v.VFMADD231PS(r[1], r[0], r[5])
+		v.VMAXPS(r[5], r[3], r[5])
+		v.VMINPS(r[5], r[4], r[5])
+		v.VMULPS(r[5], r[0], r[0])
+	})
+	// max(x, 0) + A*min(x, 0)
+	v.loop("LeakyRelu", func() { v.param(0, 1); v.f(0, 3) }, func() {
+		v.VMINPS(r[0], r[3], r[2])
+		v.VMAXPS(r[0], r[3], r[0])
+		v.VFMADD231PS(r[2], r[1], r[0])
+	})
+	// (x - p0) * b + c, with b and c repeated vectors of 16
+	v.start("Affine16")
+	per := 64 / v.width()
+	v.param(0, 0)
+	for i := 0; i < per; i++ {
+		v.VMOVUPS(mem(reg.RDX, i*v.width()), r[1+i])
+		v.VMOVUPS(mem(reg.R8, i*v.width()), r[3+i])
+	}
+	if per == 2 {
+		v.SHRQ(Imm(1), reg.RCX)
+	}
+	v.Label("loop")
+	for i := 0; i < per; i++ {
+		v.VMOVUPS(mem(reg.RSI, i*v.width()), r[5])
+		v.VSUBPS(r[0], r[5], r[5])
+		v.VFMADD213PS(r[3+i], r[1+i], r[5])
+		v.VMOVUPS(r[5], mem(reg.RDI, i*v.width()))
+	}
+	v.ADDQ(imm(64), reg.RSI)
+	v.ADDQ(imm(64), reg.RDI)
+	v.DECQ(reg.RCX)
+	v.JNZ(LabelRef("loop"))
+	v.VZEROUPPER()
+	v.RET()
+	// (x - p0) * p1 * b[i] + c[i]
+	v.start("Norm")
+	v.param(0, 1)
+	v.param(1, 2)
+	v.Label("loop")
+	v.VMOVUPS(mem(reg.RSI, 0), r[0])
+	v.VSUBPS(r[1], r[0], r[0])
+	v.VMULPS(r[2], r[0], r[0])
+	v.VMOVUPS(mem(reg.RDX, 0), r[3])
+	v.VFMADD213PS(mem(reg.R8, 0), r[3], r[0])
+	v.VMOVUPS(r[0], mem(reg.RDI, 0))
+	v.step(reg.RSI, reg.RDX, reg.R8, reg.RDI)
+	v.VZEROUPPER()
+	v.RET()
+	// x * p0 + p1
+	v.loop("MulAdd", func() { v.param(0, 1); v.param(1, 2) }, func() { v.VFMADD213PS(r[2], r[1], r[0]) })
+	// Lane-wise maximum, 16 partial results at dst.
+	v.reduce("Max", func() { v.bits(math.Float32bits(float32(math.Inf(-1))), 1); v.VMOVAPS(r[1], r[2]) }, func(x, acc reg.VecPhysical) {
+		v.VMAXPS(x, acc, acc)
+	})
+	// Lane-wise float32 sums, 16 partial results at dst.
+	v.reduce("Sum", func() { v.f(0, 1); v.f(0, 2) }, func(x, acc reg.VecPhysical) { v.VADDPS(x, acc, acc) })
+}
+
+// reduce folds the input into 16 lanes, in order.
+func (v *vec) reduce(op string, setup func(), f func(x, acc reg.VecPhysical)) {
+	r := v.regs()
+	v.start(op)
+	setup()
+	per := 64 / v.width()
+	if per == 2 {
+		v.SHRQ(Imm(1), reg.RCX)
+	}
+	v.Label("loop")
+	for i := 0; i < per; i++ {
+		v.VMOVUPS(mem(reg.RSI, i*v.width()), r[0])
+		f(r[0], r[1+i])
+	}
+	v.ADDQ(imm(64), reg.RSI)
+	v.DECQ(reg.RCX)
+	v.JNZ(LabelRef("loop"))
+	for i := 0; i < per; i++ {
+		v.VMOVUPS(r[1+i], mem(reg.RDI, i*v.width()))
+	}
+	v.VZEROUPPER()
+	v.RET()
+}
+
+// transcendental writes the functions built on exp.
+func (v *vec) transcendental() {
+	r := v.regs()
+	x, n, p, t := r[0], r[1], r[2], r[3]
+	v.loop("Exp", v.expSetup, func() { v.exp(x, n, p, t) })
+	// exp(x - p0), summed lane by lane into 16 floats at b.
+	v.start("ExpSum")
+	v.expSetup()
+	v.param(0, 20)
+	v.f(0, 21)
+	v.Label("loop")
+	v.VMOVUPS(mem(reg.RSI, 0), x)
+	v.VSUBPS(r[20], x, x)
+	v.exp(x, n, p, t)
+	v.VADDPS(x, r[21], r[21])
+	v.VMOVUPS(x, mem(reg.RDI, 0))
+	v.step(reg.RSI, reg.RDI)
+	v.VMOVUPS(r[21], mem(reg.RDX, 0))
+	v.VZEROUPPER()
+	v.RET()
+
+	neg := func() { v.expSetup(); v.bits(0x80000000, 20) }
+	// sigmoid(r4) into r4; r0..r3 scratch.
+	sigmoid := func() {
+		v.VXORPS(r[20], r[4], x)
+		v.exp(x, n, p, t)
+		v.VADDPS(r[19], x, x)
+		v.VDIVPS(x, r[19], r[4])
+	}
+	v.loop("Sigmoid", neg, func() {
+		v.VMOVAPS(x, r[4])
+		sigmoid()
+		v.VMOVAPS(r[4], x)
+	})
+	// Below -128 the sigmoid is 0: the factor is held there so that -inf gives 0.
+	v.loop("Silu", func() { neg(); v.f(-128, 21) }, func() {
+		v.VMOVAPS(x, r[4])
+		v.VMAXPS(x, r[21], r[5])
+		sigmoid()
+		v.VMULPS(r[4], r[5], x)
+	})
+	v.loop("GeluTanh", func() {
+		neg()
+		v.f(2*math.Sqrt(2/math.Pi), 21)
+		v.f(2*math.Sqrt(2/math.Pi)*0.044715, 22)
+		v.f(-128, 23)
+	}, func() {
+		v.VMAXPS(x, r[23], r[5])
+		v.VMULPS(x, x, r[4])
+		v.VFMADD213PS(r[21], r[22], r[4])
+		v.VMULPS(x, r[4], r[4])
+		sigmoid()
+		v.VMULPS(r[4], r[5], x)
+	})
+	// tanh: 1 - 2/(exp(2|x|) + 1) with the sign put back; below 0.625 the odd
+	// polynomial of Cephes tanhf.
+	v.loop("Tanh", func() {
+		neg()
+		v.f(0.625, 21)
+		v.f(-5.70498872745e-3, 22)
+		v.f(2.06390887954e-2, 23)
+		v.f(-5.37397155531e-2, 24)
+		v.f(1.33314422036e-1, 25)
+		v.f(-3.33332819422e-1, 26)
+		v.f(2, 27)
+	}, func() {
+		v.VMOVAPS(x, r[5])
+		v.VANDPS(x, r[20], r[6]) // sign
+		v.VXORPS(x, r[6], x)     // magnitude
+		v.VMOVAPS(x, r[7])
+		v.VADDPS(x, x, x)
+		v.exp(x, n, p, t)
+		v.VADDPS(r[19], x, x)
+		v.VDIVPS(x, r[27], x)
+		v.VSUBPS(x, r[19], x)
+		v.VXORPS(r[6], x, x)
+		v.VMULPS(r[5], r[5], t)
+		v.VMOVAPS(r[22], p)
+		v.VFMADD213PS(r[23], t, p)
+		v.VFMADD213PS(r[24], t, p)
+		v.VFMADD213PS(r[25], t, p)
+		v.VFMADD213PS(r[26], t, p)
+		v.VMULPS(t, p, p)
+		v.VFMADD213PS(r[5], r[5], p)
+		v.VCMPPS(Imm(0x11), r[21], r[7], reg.K1) // magnitude < 0.625
+		v.VMOVAPS(p, reg.K1, x)
+	})
+	// A*(exp(x) - 1) below 0: 2^n p + (2^n - 1) loses nothing near 0.
+	v.loop("Elu", func() { v.expSetup(); v.param(0, 20); v.f(0, 21) }, func() {
+		v.VMOVAPS(x, r[4])
+		v.expParts(x, n, p, t)
+		v.VSCALEFPS(n, p, p)
+		v.VSCALEFPS(n, r[19], t)
+		v.VSUBPS(r[19], t, t)
+		v.VADDPS(t, p, p)
+		v.VMULPS(r[20], p, x)
+		v.VCMPPS(Imm(0x15), r[21], r[4], reg.K1) // not less than 0
+		v.VMOVAPS(r[4], reg.K1, x)
+	})
+	// x/2 * erfc(-x/sqrt 2), with erfc(z) = t exp(-z^2 + P(t)), t = 1/(1 + z/2),
+	// fractional error 1.2e-7 for z >= 0 (Numerical Recipes, erfcc), and
+	// erfc(-z) = 2 - erfc(z).
+	coef := []float64{0.17087277, -0.82215223, 1.48851587, -1.13520398, 0.27886807, -0.18628806, 0.09678418, 0.37409196, 1.00002368, -1.26551223}
+	v.loop("Gelu", func() {
+		neg()
+		for i, c := range coef {
+			v.f(c, 21+i)
+		}
+		v.f(0.5, 7)
+		v.f(math.Sqrt2/2, 31)
+	}, func() {
+		v.VMOVAPS(x, r[4])
+		v.VANDNPS(x, r[20], x) // |x|
+		v.VMULPS(r[31], x, x)  // z
+		v.VMOVAPS(r[7], r[5])
+		v.VFMADD213PS(r[19], x, r[5])
+		v.VDIVPS(r[5], r[19], r[5]) // t
+		v.VMOVAPS(r[21], r[6])
+		for i := 1; i < len(coef); i++ {
+			v.VFMADD213PS(r[21+i], r[5], r[6])
+		}
+		v.VFNMADD231PS(x, x, r[6])
+		v.VMOVAPS(r[6], x)
+		v.exp(x, n, p, t)
+		v.VMULPS(r[5], x, x) // erfc(|x|/sqrt 2)
+		// x >= 0: x - x/2*erfc; x < 0: x/2*erfc.
+		// The factor x/2 is held within 64, where erfc is 0, for the infinities.
+		v.VMULPS(r[7], r[4], p)
+		v.bits(math.Float32bits(-64), 5)
+		v.VMAXPS(p, r[5], p)
+		v.bits(math.Float32bits(64), 5)
+		v.VMINPS(p, r[5], p)
+		v.VMULPS(p, x, p)
+		v.VSUBPS(p, r[4], t)
+		v.VXORPS(n, n, n)
+		v.VCMPPS(Imm(0x15), n, r[4], reg.K1)
+		v.VMOVAPS(t, reg.K1, p)
+		v.VMOVAPS(p, x)
+	})
+}
+
+// convert512 writes the type conversions.
+func (v *vec) convert512() {
+	v.loop("RoundF16", nil, func() {
+		v.VCVTPS2PH(Imm(0), reg.Z0, reg.Y0)
+		v.VCVTPH2PS(reg.Y0, reg.Z0)
+	})
+	v.loop("RoundF16Sat", func() {
+		v.bits(0x80000000, 1)
+		v.bits(0x7f800000, 2)
+		v.bits(0x47000000, 3)
+	}, func() {
+		v.VPANDND(reg.Z0, reg.Z1, reg.Z4)
+		v.VCMPPS(Imm(0x1d), reg.Z3, reg.Z4, reg.K1)
+		v.VPANDD(reg.Z0, reg.Z1, reg.K1, reg.Z0)
+		v.VPORD(reg.Z0, reg.Z2, reg.K1, reg.Z0)
+		v.VCVTPS2PH(Imm(0), reg.Z0, reg.Y0)
+		v.VCVTPH2PS(reg.Y0, reg.Z0)
+	})
+	v.start("ToF16")
+	v.Label("loop")
+	v.VMOVUPS(mem(reg.RSI, 0), reg.Z0)
+	v.VCVTPS2PH(Imm(0), reg.Z0, reg.Y0)
+	v.VMOVDQU(reg.Y0, mem(reg.RDI, 0))
+	v.ADDQ(imm(32), reg.RDI)
+	v.step(reg.RSI)
+	v.VZEROUPPER()
+	v.RET()
+	v.start("FromF16")
+	v.Label("loop")
+	v.VMOVDQU(mem(reg.RSI, 0), reg.Y0)
+	v.VCVTPH2PS(reg.Y0, reg.Z0)
+	v.VMOVUPS(reg.Z0, mem(reg.RDI, 0))
+	v.ADDQ(imm(32), reg.RSI)
+	v.step(reg.RDI)
+	v.VZEROUPPER()
+	v.RET()
+	// Parameters: scale, 1/scale, -zero, 255-zero (unsigned domain), the stored
+	// zero point as int32. Division as in the int8 tiles.
+	v.start("Quant")
+	v.param(0, 1)
+	v.param(1, 2)
+	v.param(2, 3)
+	v.param(3, 4)
+	v.VPBROADCASTD(mem(rT, vP+16), reg.Z5)
+	v.Label("loop")
+	v.VMOVUPS(mem(reg.RSI, 0), reg.Z0)
+	v.VMULPS(reg.Z2, reg.Z0, reg.Z6)
+	v.VMAXPS(reg.Z6, reg.Z3, reg.Z6)
+	v.VMINPS(reg.Z6, reg.Z4, reg.Z6)
+	v.VFNMADD231PS(reg.Z1, reg.Z6, reg.Z0)
+	v.VFMADD231PS(reg.Z2, reg.Z0, reg.Z6)
+	v.VCMPPS(Imm(7), reg.Z6, reg.Z6, reg.K1)
+	v.VMAXPS(reg.Z6, reg.Z3, reg.Z6)
+	v.VMINPS_Z(reg.Z6, reg.Z4, reg.K1, reg.Z6)
+	v.VCVTPS2DQ(reg.Z6, reg.Z6)
+	v.VPADDD(reg.Z5, reg.Z6, reg.Z6)
+	v.VPMOVDB(reg.Z6, reg.X6)
+	v.VMOVDQU(reg.X6, mem(reg.RDI, 0))
+	v.ADDQ(imm(16), reg.RDI)
+	v.step(reg.RSI)
+	v.VZEROUPPER()
+	v.RET()
+	// Parameters: scale, zero (unsigned domain, int32), flip (int32).
+	v.start("Dequant")
+	v.param(0, 1)
+	v.VPBROADCASTD(mem(rT, vP+4), reg.Z2)
+	v.VPBROADCASTD(mem(rT, vP+8), reg.Z3)
+	v.Label("loop")
+	v.VPMOVZXBD(mem(reg.RSI, 0), reg.Z0)
+	v.VPXORD(reg.Z3, reg.Z0, reg.Z0)
+	v.VPSUBD(reg.Z2, reg.Z0, reg.Z0)
+	v.VCVTDQ2PS(reg.Z0, reg.Z0)
+	v.VMULPS(reg.Z1, reg.Z0, reg.Z0)
+	v.VMOVUPS(reg.Z0, mem(reg.RDI, 0))
+	v.ADDQ(imm(16), reg.RSI)
+	v.step(reg.RDI)
+	v.VZEROUPPER()
+	v.RET()
+	// Float64 sums of x and of (x - p0)^2: 8 lanes at dst, a float64.
+	for _, sq := range []bool{false, true} {
+		name := "Sum64"
+		if sq {
+			name = "Var64"
+		}
+		v.start(name)
+		v.VXORPD(reg.Y1, reg.Y1, reg.Y1)
+		v.VXORPD(reg.Y2, reg.Y2, reg.Y2)
+		if sq {
+			v.VBROADCASTSD(mem(rT, vP), reg.Z3)
+		}
+		v.Label("loop")
+		for i, acc := range []reg.VecPhysical{reg.Z1, reg.Z2} {
+			v.VCVTPS2PD(mem(reg.RSI, 32*i), reg.Z0)
+			if sq {
+				v.VSUBPD(reg.Z3, reg.Z0, reg.Z0)
+				v.VFMADD231PD(reg.Z0, reg.Z0, acc)
+			} else {
+				v.VADDPD(reg.Z0, acc, acc)
+			}
+		}
+		v.step(reg.RSI)
+		v.VADDPD(reg.Z2, reg.Z1, reg.Z1)
+		v.VMOVUPD(reg.Z1, mem(reg.RDI, 0))
+		v.VZEROUPPER()
+		v.RET()
+	}
+}
+
+// dispatch writes the Go function that calls an operation by number: direct
+// calls, so that the arguments stay on the caller's stack.
+func (v *vec) dispatch() string {
+	var s strings.Builder
+	fmt.Fprintf(&s, "\n// vec%s runs op and reports whether it exists.\nfunc vec%s(op vecOp, t *vecArgs) bool {\nswitch op {\n", v.isa, v.isa)
+	for _, op := range v.ops {
+		fmt.Fprintf(&s, "case vop%s:\nvec%s%s(t)\n", op, op, v.isa)
+	}
+	s.WriteString("default:\nreturn false\n}\nreturn true\n}\n")
+	return s.String()
+}
