@@ -474,12 +474,32 @@ func (o *observed) mseThreshold() float64 {
 func (o *observed) entropyThreshold() float64 {
 	h, levels := o.magnitudes()
 	width := o.top / histBins
-	if len(h) <= levels {
-		return float64(len(h)) * width
+	full := float64(len(h)) * width
+	if len(h) < 2 {
+		return full
 	}
+	// A rectifier's zeros are exact in any scale; left in, their spike would
+	// make every code width look bad (TensorRT leaves the first bin out too).
+	h[0] = h[1]
 	var tail, total float64
 	for _, n := range h {
 		total += n
+	}
+	// With few values a bin the divergence is that of noise: merge bins.
+	for total < 64*float64(len(h)) && len(h) > levels {
+		for i := range len(h) / 2 {
+			h[i] = h[2*i] + h[2*i+1]
+		}
+		if n := len(h); n%2 == 1 {
+			h[n/2] = h[n-1]
+			h = h[:n/2+1]
+		} else {
+			h = h[:n/2]
+		}
+		width *= 2
+	}
+	if len(h) <= levels {
+		return full
 	}
 	best, at := math.Inf(1), len(h)
 	for t := len(h); t >= levels; t-- {
@@ -516,5 +536,5 @@ func (o *observed) entropyThreshold() float64 {
 		}
 		tail += h[t-1]
 	}
-	return float64(at) * width
+	return min(float64(at)*width, full)
 }
