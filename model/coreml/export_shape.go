@@ -186,9 +186,12 @@ func (e *emitter) slice() {
 			failf("start %d, step %d on an axis of %d", lo, steps[i], s[a])
 		}
 	}
-	p := []param{{"x", e.in(0)}, {"begin", begin}, {"end", end}, {"begin_mask", bm}, {"end_mask", em}}
+	p := []param{{"x", e.in(0)}, {"begin", begin}, {"end", end}, {"end_mask", em}}
 	if strided {
 		p = append(p, param{"stride", stride})
+	}
+	if slices.ContainsFunc(stride, func(n int) bool { return n < 0 }) {
+		p = append(p, param{"begin_mask", bm}) // from the end; else a begin of 0 says it
 	}
 	e.op("slice_by_index", p...)
 }
