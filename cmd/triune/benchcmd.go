@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -105,4 +108,25 @@ func (a *app) benchClaimsCommand() *cobra.Command {
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
 	return c
+}
+
+func (a *app) crossValidate(ctx context.Context, asJSON bool) error {
+	cv, err := bench.CrossValidate(ctx)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return writeJSON(a.stdout, cv)
+	}
+	fmt.Fprintf(a.stdout, "Each network of the table predicted by a fit (%d figures over all chips) that saw no row of it.\n\n", cv.Fitted)
+	t := newTable("network left out", "scheme", "chip", ">published ms", ">simulated ms", ">error %")
+	for _, r := range cv.Rows {
+		t.add(r.Model, r.Scheme, r.Chip, fmt.Sprintf("%.2f", r.PublishedMS), fmt.Sprintf("%.3f", r.SimulatedMS), fmt.Sprintf("%+.1f", r.ErrorPct))
+	}
+	t.write(a.stdout)
+	fmt.Fprintf(a.stdout, "\nmean absolute error %.1f %%, worst %.1f %%\n", cv.MAPEPct, cv.WorstPct)
+	for _, n := range slices.Sorted(maps.Keys(cv.ByNetwork)) {
+		fmt.Fprintf(a.stdout, "  %-14s %.1f %%\n", n, cv.ByNetwork[n])
+	}
+	return nil
 }
