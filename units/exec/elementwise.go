@@ -35,11 +35,7 @@ func compileActivation(b *builder, nodes []*model.Node) (int, error) {
 	if !ok || !isFloat(n.In(0)) || !known(n.In(0), n.Outputs[0]) {
 		return 0, errNoKernel
 	}
-	round := b.num.Round
-	return b.flat(nodes, func(k *kernels.Ctx, dst, src []float32) {
-		kernels.Activate(k, act, dst, src)
-		kernels.Finish(k, dst, kernels.Activation{}, round)
-	})
+	return b.flat(nodes, func(k *kernels.Ctx, dst, src []float32) { kernels.Activate(k, act, dst, src) })
 }
 
 func compileUnary(b *builder, nodes []*model.Node) (int, error) {
@@ -47,31 +43,8 @@ func compileUnary(b *builder, nodes []*model.Node) (int, error) {
 	if !isFloat(n.In(0)) || !known(n.In(0), n.Outputs[0]) {
 		return 0, errNoKernel
 	}
-	op, round := unaryOps[n.Op], b.num.Round
-	return b.flat(nodes, func(k *kernels.Ctx, dst, src []float32) {
-		kernels.Unary(k, op, dst, src)
-		kernels.Finish(k, dst, kernels.Activation{}, round)
-	})
-}
-
-// flat compiles a function of one element at a time, in whichever layout the
-// operand is; a fused quantize is appended.
-func (b *builder) flat(nodes []*model.Node, f func(k *kernels.Ctx, dst, src []float32)) (int, error) {
-	n := nodes[0]
-	t := b.fuseQuantize(nodes)
-	lay, _ := b.peek(n.In(0))
-	src, err := b.float(n.In(0), lay)
-	if err != nil {
-		return 0, err
-	}
-	dst := b.newFloat(n.Outputs[0].Shape, lay)
-	b.emit(func(s *state) error {
-		d := s.f32(dst)
-		f(s.k, d, s.f32(src)[:len(d)])
-		return nil
-	}, []*ten{dst}, []*ten{src})
-	b.store(t, dst)
-	return t.used, nil
+	op := unaryOps[n.Op]
+	return b.flat(nodes, func(k *kernels.Ctx, dst, src []float32) { kernels.Unary(k, op, dst, src) })
 }
 
 // fuseQuantize is fuse for kernels that absorb nothing but a quantize.
@@ -126,8 +99,11 @@ func compileBinary(b *builder, nodes []*model.Node) (int, error) {
 			}
 		}
 	}
-	dst := b.newFloat(out.Shape, lay)
 	op, act, round := binaryOps[n.Op], t.act, b.num.Round
+	if used, err := b.elementwise(nodes, t, op, lay); err != errNoKernel {
+		return used, err
+	}
+	dst := b.newFloat(out.Shape, lay)
 	x, err := b.operand(n.In(0), out.Shape, lay)
 	if err != nil {
 		return 0, err
@@ -149,6 +125,47 @@ func compileBinary(b *builder, nodes []*model.Node) (int, error) {
 	return t.used, nil
 }
 
+// elementwise compiles a function of two operands of which none is broadcast,
+// except a constant of one element.
+func (b *builder) elementwise(nodes []*model.Node, t tail, op kernels.BinaryOp, lay layout) (int, error) {
+	n := nodes[0]
+	out := n.Outputs[0]
+	if len(n.Inputs) != 2 {
+		return 0, errNoKernel
+	}
+	var src [2]source
+	fixed := 0
+	for i, v := range n.Inputs {
+		switch {
+		case v.Const != nil && v.Const.Elems() == 1:
+			f, err := b.constFloats(v)
+			if err != nil {
+				return 0, err
+			}
+			src[i] = source{fixed: true, scalar: f[0]}
+			fixed++
+		case !v.Shape.Equal(out.Shape):
+			return 0, errNoKernel
+		}
+	}
+	if fixed == 2 {
+		return 0, errNoKernel
+	}
+	for i, v := range n.Inputs {
+		if src[i].fixed {
+			continue
+		}
+		var err error
+		if src[i], err = b.flatSource(v, lay); err != nil {
+			return 0, err
+		}
+	}
+	dst := b.flatDst(t, out.Shape, lay)
+	b.flatBinary(op, dst, src[0], src[1], t.act, b.num.Round)
+	b.add(t.out, dst)
+	return t.used, nil
+}
+
 // binary emits dst = round(act(op(x, y))).
 func (b *builder) binary(op kernels.BinaryOp, dst *ten, x, y operand, act kernels.Activation, round kernels.Round) {
 	shape := walkShape(dst)
@@ -165,24 +182,12 @@ func (b *builder) binary(op kernels.BinaryOp, dst *ten, x, y operand, act kernel
 			kernels.Finish(s.k, d, act, round)
 			return nil
 		}, []*ten{dst}, nil)
-	case same(x) && y.isConst, same(y) && x.isConst:
-		src, c, swap := x.t, y.scalar, false
-		if x.isConst {
-			src, c, swap = y.t, x.scalar, true
-		}
-		b.emit(func(s *state) error {
-			d := s.f32(dst)
-			kernels.BinaryScalar(s.k, op, d, s.f32(src)[:len(d)], c, swap)
-			kernels.Finish(s.k, d, act, round)
-			return nil
-		}, []*ten{dst}, []*ten{src})
+	case same(x) && y.isConst:
+		b.flatBinary(op, dst, source{t: x.t}, source{fixed: true, scalar: y.scalar}, act, round)
+	case same(y) && x.isConst:
+		b.flatBinary(op, dst, source{fixed: true, scalar: x.scalar}, source{t: y.t}, act, round)
 	case same(x) && same(y):
-		b.emit(func(s *state) error {
-			d := s.f32(dst)
-			kernels.Binary(s.k, op, d, s.f32(x.t)[:len(d)], s.f32(y.t)[:len(d)])
-			kernels.Finish(s.k, d, act, round)
-			return nil
-		}, []*ten{dst}, []*ten{x.t, y.t})
+		b.flatBinary(op, dst, source{t: x.t}, source{t: y.t}, act, round)
 	default:
 		x, y = x.tensor(len(shape)), y.tensor(len(shape))
 		b.emit(func(s *state) error {

@@ -66,6 +66,8 @@ type state struct {
 	base    unsafe.Pointer
 	inF     [][]float32
 	move    moveTask
+	flat    flatTask
+	workers []*worker
 	objects []ops.Datum
 	layerNS []int64
 }
@@ -100,6 +102,9 @@ func (p *Program) acquire() (*state, error) {
 		layerNS: make([]int64, len(p.net.Layers)),
 	}
 	s.k.Reserve(p.scratch)
+	for range s.k.Threads() {
+		s.workers = append(s.workers, &worker{k: kernels.NewCtx(nil)})
+	}
 	raw := make([]byte, p.arena+arenaAlign)
 	skip := int(-uintptr(unsafe.Pointer(&raw[0])) & (arenaAlign - 1))
 	s.arena = raw[skip : skip+p.arena : skip+p.arena]
