@@ -418,8 +418,7 @@ func (p *Problem) branches(cuts []int) [][]int {
 	for i := range root {
 		root[i] = i
 	}
-	var find func(int) int
-	find = func(i int) int {
+	find := func(i int) int {
 		for root[i] != i {
 			root[i] = root[root[i]]
 			i = root[i]
@@ -535,7 +534,13 @@ func (p *Problem) boundSet(cuts []int, set uint8) float64 {
 					if math.IsInf(several, 1) {
 						continue
 					}
-					x := boundLabel{time: l.time + several}
+					// Only the unit of the cut before may begin the block with
+					// credit: the others are switched to within it.
+					ahead := l.credit
+					if from < NumUnits {
+						ahead = min(ahead, p.Units[from].CapMS)
+					}
+					x := boundLabel{time: l.time + max(several, b.stream-ahead)}
 					if to < NumUnits {
 						// The unit of this cut has switched in since the last
 						// one, and so began with no credit.
@@ -570,6 +575,7 @@ type blockBounder struct {
 	// and weights when all of it runs on one unit (sum is +Inf where a layer
 	// cannot), and the most work that a unit may do in it.
 	sum, busy, weight, reach [NumUnits]float64
+	stream                   float64 // the weights' time, in the best proportion
 }
 
 func (b *blockBounder) cost(i, u int) float64 {
@@ -644,13 +650,15 @@ func (b *blockBounder) block(a, z, p, q int) float64 {
 			path = max(path, min(b.head[i][0], b.head[i][1], b.head[i][2]))
 		}
 	}
+	b.stream = 0
 	if z-a <= 1 {
 		if p == q || p == NumUnits || q == NumUnits {
 			return inf // one layer, and its unit is that of the cut before it
 		}
 		return path
 	}
-	several := max(path, b.work(a, z, false)+end, b.work(a, z, true))
+	several := max(path, b.work(a, z, false)+end)
+	b.stream = b.work(a, z, true)
 	if p != q && p != NumUnits && q != NumUnits || p == NumUnits && q == NumUnits {
 		return several
 	}
@@ -704,8 +712,9 @@ func (b *blockBounder) block(a, z, p, q int) float64 {
 // weights w (that sum to one) the units get, the makespan is at least the sum
 // over layers of the least weighted cost. The best weights are found by
 // narrowing intervals: the bound is concave in them, and valid for any. With
-// weights true, the cost is the weights' time: the layers of a unit take no
-// less than its stream does, but for the credit that it may have begun with.
+// weights true the cost of a layer is not its work but the time of its
+// weights: the layers of a unit take no less than its stream does, when it
+// begins with no credit.
 func (b *blockBounder) work(a, z int, weights bool) float64 {
 	pr := b.p
 	value := func(w [NumUnits]float64) float64 {
@@ -723,11 +732,6 @@ func (b *blockBounder) work(a, z int, weights bool) float64 {
 				}
 			}
 			t += best
-		}
-		if weights {
-			for u := range NumUnits {
-				t -= w[u] * pr.Units[u].CapMS
-			}
 		}
 		return t
 	}
