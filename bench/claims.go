@@ -172,8 +172,10 @@ func claimB(t *trial) (Claim, error) {
 	}{
 		{"lm_head", mac, func() (string, func(float64) bool) { return below(0.7) }},
 		{"fc_stack", phone, func() (string, func(float64) bool) { return below(0.7) }},
-		{"resnet50", phone, func() (string, func(float64) bool) { return about(0.05) }},
-		{"resnet50", phonePro, func() (string, func(float64) bool) { return about(0.05) }},
+		// The published fp16 and W8 figures of ResNet50 differ by -2 and +9 %.
+		{"resnet50", phone, func() (string, func(float64) bool) { return about(0.09) }},
+		{"resnet50", phonePro, func() (string, func(float64) bool) { return about(0.09) }},
+		{convStackName, mac, func() (string, func(float64) bool) { return about(0.02) }},
 	} {
 		a, err := t.predict(x.model, "fp16", x.device, runtime.WithUnits(units.CPUAndNE))
 		if err != nil {
@@ -212,22 +214,25 @@ func claimC(t *trial) (Claim, error) {
 func claimD(t *trial) (Claim, error) {
 	c := Claim{ID: "d", Statement: "W8A8 slows the CPU considerably, and the GPU on some devices: activations must be decompressed at run time.", Holds: true}
 	slowGPU := false
-	for _, d := range []string{phone, phonePro, mac} {
-		for _, u := range []units.Kind{units.CPU, units.GPU} {
-			a, err := t.predict("resnet50", "fp16", d, onUnit(u))
+	for _, x := range []struct {
+		model string
+		unit  units.Kind
+	}{{"resnet50", units.CPU}, {"mobilenet_v2", units.CPU}, {"resnet50", units.GPU}, {"mobilevit_v2", units.GPU}} {
+		for _, d := range []string{phone, phonePro, mac} {
+			a, err := t.predict(x.model, "fp16", d, onUnit(x.unit))
 			if err != nil {
 				return c, err
 			}
-			b, err := t.predict("resnet50", "w8a8", d, onUnit(u))
+			b, err := t.predict(x.model, "w8a8", d, onUnit(x.unit))
 			if err != nil {
 				return c, err
 			}
-			want, ok := above(1.2)
-			if u == units.GPU {
-				slowGPU = slowGPU || b.LatencyMS/a.LatencyMS > 1.2
-				want, ok = "", nil
+			want, ok := above(1.3)
+			if x.unit == units.GPU {
+				slowGPU = slowGPU || b.LatencyMS/a.LatencyMS > 1.1
+				want, ok = "> 1.10 on some", nil
 			}
-			c.add(fmt.Sprintf("resnet50 on the %s of %s, latency", u, d), "ms", "fp16", a.LatencyMS, "w8a8", b.LatencyMS, want, ok)
+			c.add(fmt.Sprintf("%s on the %s of %s, latency", x.model, x.unit, d), "ms", "fp16", a.LatencyMS, "w8a8", b.LatencyMS, want, ok)
 		}
 	}
 	c.Holds = c.Holds && slowGPU

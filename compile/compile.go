@@ -106,6 +106,8 @@ func Fold(g *model.Graph) (*Folded, error) {
 	if err := passes.Default(f.Graph); err != nil {
 		return nil, err
 	}
+	// Batch norms count before they are folded, quantized weights after.
+	f.params = max(f.params, f.Graph.Params())
 	fp16, err := quant.Parse("fp16")
 	if err != nil {
 		return nil, err
