@@ -548,16 +548,22 @@ func (s *search) crossPrune(i int, set uint8, live int, counted bool) {
 		}
 	}
 	base := s.liveAt[i]
-	s.fix = grow(s.fix, live*16)
+	// With many labels, what a slot's state costs is kept in a table.
+	table := len(labels) > 16
+	if table {
+		s.fix = grow(s.fix, live*16)
+	}
 	for ua, ra := range refs {
 		if ra < 0 || labels[ra].dead {
 			continue
 		}
 		a := &labels[ra]
-		for k := 0; k < live; k++ {
-			va := s.nxt.slots[ra*live+k]
-			s.slotFix(s.live[base+int32(k)], va, set, s.single[base+int32(k)], s.fix[k*16:k*16+16])
+		if table {
+			for k := range s.fix {
+				s.fix[k] = -1 // not computed yet
+			}
 		}
+		mine := s.nxt.slots[ra*live : (ra+1)*live]
 		var move [NumUnits]float64 // to act as a label whose current unit is ub
 		for ub := range move {
 			if ub == ua {
@@ -590,8 +596,20 @@ func (s *search) crossPrune(i int, set uint8, live int, counted bool) {
 			}
 			slots := s.nxt.slots[k*live : (k+1)*live]
 			for x, v := range slots {
-				room -= s.fix[x*16+int(v)]
-				if room < 0 {
+				if v == mine[x] {
+					continue
+				}
+				extra := -1.0
+				if table {
+					extra = s.fix[x*16+int(v)]
+				}
+				if extra < 0 {
+					extra = s.slotFix(s.live[base+int32(x)], mine[x], v, set, s.single[base+int32(x)])
+					if table {
+						s.fix[x*16+int(v)] = extra
+					}
+				}
+				if room -= extra; room < 0 {
 					break
 				}
 			}
@@ -602,37 +620,29 @@ func (s *search) crossPrune(i int, set uint8, live int, counted bool) {
 	}
 }
 
-// slotFix fills, for a live tensor in state va, what it costs more from now on
-// than the same tensor in state vb, at most: the sum over the units that may
-// still ask for it, or the greatest of them if only one consumer is left.
-func (s *search) slotFix(edge int32, va, set uint8, single bool, fix []float64) {
+// slotFix returns what a live tensor in state va costs more from now on than
+// in state vb, at most: the sum over the units that may still ask for it, or
+// the greatest of them if only one consumer is left.
+func (s *search) slotFix(edge int32, va, vb, set uint8, single bool) float64 {
 	conv := &s.convert[edge]
-	ha, pa := slotHolders[va], va&3
-	for vb := range uint8(16) {
-		pb := vb & 3
-		if vb == va || pb == 3 {
-			fix[vb] = 0
+	ha, pa, hb, pb := slotHolders[va], va&3, slotHolders[vb], vb&3
+	sum := 0.0
+	for t := range NumUnits {
+		if set>>t&1 == 0 || ha>>t&1 != 0 {
 			continue
 		}
-		hb := slotHolders[vb]
-		sum := 0.0
-		for t := range NumUnits {
-			if set>>t&1 == 0 || ha>>t&1 != 0 {
-				continue
-			}
-			x := conv[pa][t]
-			if hb>>t&1 == 0 {
-				x -= conv[pb][t]
-			}
-			if x <= 0 {
-				continue
-			}
-			if single {
-				sum = max(sum, x)
-			} else {
-				sum += x
-			}
+		x := conv[pa][t]
+		if hb>>t&1 == 0 {
+			x -= conv[pb][t]
 		}
-		fix[vb] = sum
+		if x <= 0 {
+			continue
+		}
+		if single {
+			sum = max(sum, x)
+		} else {
+			sum += x
+		}
 	}
+	return sum
 }
