@@ -9,80 +9,219 @@ import (
 // kmeans1D returns k centroids, in ascending order, with the least sum of
 // squared distances to the values, each counted weight times. Values must be
 // ascending and distinct. With at least as many centroids as values it returns
-// the values themselves (fewer than k).
-//
-// The optimum in one dimension is found by dynamic programming: with D[j][i]
-// the least cost of the first i values in j clusters, D[j][i] = min over m of
-// D[j-1][m] + cost(m, i). The cost matrix is totally monotone, so that all row
-// minima of one layer take linear time with the SMAWK algorithm (Aggarwal,
-// Klawe, Moran, Shor and Wilber 1987; Grønlund et al. 2017, arXiv 1701.07204).
+// the values themselves (fewer than k). The optimum is exact: found by
+// [clustering.penalised], or by [clustering.layered] where that does not meet k
+// clusters.
 func kmeans1D(values []float64, weight []float64, k int) []float64 {
 	n := len(values)
 	if n <= k {
 		return slices.Clone(values)
 	}
-	// Prefix sums of weight, weight*x and weight*x^2 around the middle, which
-	// keeps the differences exact enough.
-	mid := values[n/2]
-	w, s, q := make([]float64, n+1), make([]float64, n+1), make([]float64, n+1)
-	for i, x := range values {
-		x -= mid
-		w[i+1] = w[i] + weight[i]
-		s[i+1] = s[i] + weight[i]*x
-		q[i+1] = q[i] + weight[i]*x*x
+	c := newClustering(values, weight)
+	var starts []int32
+	if k >= 3 {
+		starts = c.penalised(k)
 	}
-	// cost of the values [i, j) in one cluster
-	cost := func(i, j int) float64 {
-		if j-i <= 1 {
-			return 0
+	if starts == nil {
+		starts = c.layered(k)
+	}
+	centroids := make([]float64, len(starts))
+	for i, m := range starts {
+		end := n
+		if i+1 < len(starts) {
+			end = int(starts[i+1])
 		}
-		sw, ss := w[j]-w[i], s[j]-s[i]
-		return max(0, q[j]-q[i]-ss*ss/sw)
+		centroids[i] = c.mid + (c.s[end]-c.s[m])/(c.w[end]-c.w[m])
 	}
+	return centroids
+}
+
+// clustering holds prefix sums of weight, weight*x and weight*x^2 around the
+// middle value, which keeps their differences exact enough.
+type clustering struct {
+	n       int
+	mid     float64
+	w, s, q []float64
+}
+
+func newClustering(values, weight []float64) *clustering {
+	n := len(values)
+	c := &clustering{n: n, mid: values[n/2], w: make([]float64, n+1), s: make([]float64, n+1), q: make([]float64, n+1)}
+	for i, x := range values {
+		x -= c.mid
+		c.w[i+1] = c.w[i] + weight[i]
+		c.s[i+1] = c.s[i] + weight[i]*x
+		c.q[i+1] = c.q[i] + weight[i]*x*x
+	}
+	return c
+}
+
+// cost is the squared error of the values [i, j) in one cluster.
+func (c *clustering) cost(i, j int32) float64 {
+	if j-i <= 1 {
+		return 0
+	}
+	sw, ss := c.w[j]-c.w[i], c.s[j]-c.s[i]
+	return max(0, c.q[j]-c.q[i]-ss*ss/sw)
+}
+
+// layered is the dynamic programme over the number of clusters: with D[j][i]
+// the least cost of the first i values in j clusters, D[j][i] = min over m of
+// D[j-1][m] + cost(m, i). The cost is totally monotone, so that all minima of
+// one layer take linear time with the SMAWK algorithm (Aggarwal, Klawe, Moran,
+// Shor and Wilber 1987; Grønlund et al. 2017, arXiv 1701.07204). It returns
+// where the clusters start.
+func (c *clustering) layered(k int) []int32 {
+	n := int32(c.n)
 	prev, cur := make([]float64, n+1), make([]float64, n+1)
-	for i := 1; i <= n; i++ {
-		prev[i] = cost(0, i)
+	for i := int32(1); i <= n; i++ {
+		prev[i] = c.cost(0, i)
 	}
 	cut := make([][]int32, k) // cut[j][i]: start of the last of j+1 clusters of the first i values
 	cut[0] = make([]int32, n+1)
 	sm := &smawk{arg: make([]int32, n+1)}
-	rows := make([]int32, n)
+	rows, cols := make([]int32, n), make([]int32, n)
 	for i := range rows {
-		rows[i] = int32(i + 1)
+		rows[i], cols[i] = int32(i+1), int32(i)
 	}
 	for j := 1; j < k; j++ {
-		cols := make([]int32, n)
-		for i := range cols {
-			cols[i] = int32(i)
-		}
 		sm.f = func(i, m int32) float64 {
-			if m >= i { // an empty last cluster: no better than none
+			if m >= i { // an empty last cluster
 				return prev[i]
 			}
-			return prev[m] + cost(int(m), int(i))
+			return prev[m] + c.cost(m, i)
 		}
 		sm.minima(rows, cols)
 		cut[j] = slices.Clone(sm.arg)
-		for i := int32(1); i <= int32(n); i++ {
+		for i := int32(1); i <= n; i++ {
 			m := min(sm.arg[i], i)
 			cut[j][i] = m
 			cur[i] = sm.f(i, m)
 		}
 		prev, cur = cur, prev
 	}
-	centroids := make([]float64, 0, k)
+	starts := make([]int32, 0, k)
 	for i, j := n, k-1; j >= 0 && i > 0; j-- {
-		m := int(cut[j][i])
+		m := cut[j][i]
 		if j == 0 {
 			m = 0
 		}
 		if m < i {
-			centroids = append(centroids, mid+(s[i]-s[m])/(w[i]-w[m]))
+			starts = append(starts, m)
 		}
 		i = m
 	}
-	slices.Reverse(centroids)
-	return centroids
+	slices.Reverse(starts)
+	return starts
+}
+
+// penalised looks for a price per cluster at which the cheapest clustering has
+// k of them: it is then the best of all with k, because the least cost is a
+// convex function of k. A price takes one pass (see [clustering.priced]); the
+// number of clusters falls about with the cube root of the price, which makes
+// the search short. It returns nil if no price within reach gives exactly k.
+func (c *clustering) penalised(k int) []int32 {
+	total := c.cost(0, int32(c.n))
+	if total == 0 {
+		return nil
+	}
+	p := &pricing{c: c, e: make([]float64, c.n+1), from: make([]int32, c.n+1), count: make([]int32, c.n+1)}
+	lo, hi := 0.0, total // prices known to give more than k, fewer than k clusters
+	price := 2 * total / math.Pow(float64(k), 3)
+	for range 60 {
+		got := p.run(price)
+		if got == k {
+			starts := make([]int32, 0, k)
+			for i := int32(c.n); i > 0; i = p.from[i] {
+				starts = append(starts, p.from[i])
+			}
+			slices.Reverse(starts)
+			return starts
+		}
+		if got > k {
+			lo = price
+		} else {
+			hi = price
+		}
+		price *= math.Pow(float64(got)/float64(k), 3)
+		if !(price > lo && price < hi) {
+			price = (lo + hi) / 2
+			if lo > 0 {
+				price = math.Sqrt(lo * hi)
+			}
+		}
+		if !(price > lo && price < hi) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// pricing finds the cheapest clustering at a price per cluster.
+type pricing struct {
+	c     *clustering
+	e     []float64 // least cost of the first i values, prices included
+	from  []int32   // start of the last cluster
+	count []int32   // number of clusters
+	queue []candidate
+}
+
+// candidate is a start of the last cluster, the best known one for ends from
+// first on, up to the next candidate's.
+type candidate struct{ start, first int32 }
+
+// run is the dynamic programme E[i] = min over m of E[m] + cost(m, i) + price.
+// The best start never moves back as the end moves on, so that each start is
+// the best on one interval of ends; a queue keeps these intervals (Galil and
+// Giancarlo 1989). It returns the number of clusters.
+func (p *pricing) run(price float64) int {
+	c, n := p.c, int32(p.c.n)
+	at := func(m, i int32) float64 { return p.e[m] + c.cost(m, i) }
+	q := append(p.queue[:0], candidate{0, 1})
+	head := 0
+	for i := int32(1); i <= n; i++ {
+		for head+1 < len(q) && q[head+1].first <= i {
+			head++
+		}
+		m := q[head].start
+		p.e[i], p.from[i], p.count[i] = at(m, i)+price, m, p.count[m]+1
+		if i == n {
+			break
+		}
+		// Start i wins from some end on, if at all.
+		for len(q) > head {
+			last := q[len(q)-1]
+			if first := max(last.first, i+1); at(i, first) < at(last.start, first) {
+				if len(q)-1 == head || last.first > i {
+					q = q[:len(q)-1]
+					continue
+				}
+			}
+			break
+		}
+		if len(q) == head { // better than every start before it, at once
+			q = append(q, candidate{i, i + 1})
+			continue
+		}
+		last := q[len(q)-1].start
+		lo, hi := max(q[len(q)-1].first, i+1), n+1 // loses at lo, wins from hi on
+		if at(i, n) >= at(last, n) {
+			continue
+		}
+		for hi-lo > 1 {
+			mid := (lo + hi) / 2
+			if at(i, mid) < at(last, mid) {
+				hi = mid
+			} else {
+				lo = mid
+			}
+		}
+		if hi <= n {
+			q = append(q, candidate{i, hi})
+		}
+	}
+	p.queue = q
+	return int(p.count[n])
 }
 
 // smawk finds the row minima of a totally monotone matrix.

@@ -290,7 +290,24 @@ func TestKMeans1D(t *testing.T) {
 			}
 			e += w[i] * d
 		}
-		if want := bruteKMeans(v, w, k); e > want*(1+1e-9)+1e-9 {
+		want := bruteKMeans(v, w, k)
+		if len(v) > k { // the priced search finds the same, or nothing
+			cl := newClustering(v, w)
+			if starts := cl.penalised(k); starts != nil {
+				var p float64
+				for i, m := range starts {
+					end := int32(len(v))
+					if i+1 < len(starts) {
+						end = starts[i+1]
+					}
+					p += cl.cost(m, end)
+				}
+				if len(starts) != k || p > want*(1+1e-9)+1e-9 {
+					r.Fatalf("priced: squared error %v in %d clusters, optimum %v in %d", p, len(starts), want, k)
+				}
+			}
+		}
+		if e > want*(1+1e-9)+1e-9 {
 			r.Fatalf("squared error %v, optimum %v (values %v, weights %v, k %d, centroids %v)", e, want, v, w, k, c)
 		}
 	})

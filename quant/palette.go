@@ -377,6 +377,15 @@ func (a arith) scalarTable(v []float32, shape model.Shape, axis, groups, g int, 
 	}
 	copy(table, c) // a table with fewer entries than places is padded with zeros
 	nearest := nearestIndex(c)
+	if a.half { // at most 65,536 different values: look each up once
+		index := make([]uint8, 1<<16)
+		for _, x := range values {
+			index[float16.Fromfloat32(float32(x)).Bits()] = nearest(float32(x))
+		}
+		index[1<<15] = index[0] // -0
+		groupWalk(shape, axis, groups, g, 1, func(i, off, _ int) { indices[i] = index[float16.Fromfloat32(v[off]).Bits()] })
+		return
+	}
 	groupWalk(shape, axis, groups, g, 1, func(i, off, _ int) { indices[i] = nearest(v[off]) })
 }
 
