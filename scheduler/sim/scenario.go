@@ -112,6 +112,15 @@ func ReadScenario(path string) (*Scenario, error) {
 		return nil, fmt.Errorf("%w (in %s)", err, path)
 	}
 	s.dir = filepath.Dir(path)
+	for i := range s.Models {
+		// A model file is looked up beside the scenario first.
+		if m := &s.Models[i]; filepath.Ext(m.Model) != "" && !filepath.IsAbs(m.Model) {
+			beside := filepath.Join(s.dir, m.Model)
+			if _, err := os.Stat(beside); err == nil {
+				m.Model = beside
+			}
+		}
+	}
 	if s.Name == "" {
 		s.Name = strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
 	}
@@ -248,7 +257,11 @@ func (s *Scenario) frame(place Placer) (*Config, error) {
 			DeadlineMS: spec.DeadlineMS, MaxInFlight: spec.MaxInFlight, DropLate: spec.DropLate,
 			Arrival: Arrival{PeriodMS: a.PeriodicMS, JitterMS: a.JitterMS, PhaseMS: a.PhaseMS, RateHz: a.PoissonHz, Clients: a.Closed, ThinkMS: a.ThinkMS, Limit: a.Requests}}
 		if a.Trace != "" {
-			if mod.Arrival.TimesMS, err = readTrace(filepath.Join(s.dir, a.Trace)); err != nil {
+			file := a.Trace
+			if !filepath.IsAbs(file) {
+				file = filepath.Join(s.dir, file)
+			}
+			if mod.Arrival.TimesMS, err = readTrace(file); err != nil {
 				return nil, fmt.Errorf("sim: model %q: %w", spec.Name, err)
 			}
 		}
