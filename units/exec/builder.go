@@ -64,10 +64,18 @@ func Compile(net *model.Network, o Options) (*Program, error) {
 		if err := b.compileLayer(l); err != nil {
 			return nil, fmt.Errorf("exec: layer %q (%s): %w", l.Name, l.Op, err)
 		}
+		if o.Watch {
+			if err := b.watch(l); err != nil {
+				return nil, fmt.Errorf("exec: layer %q (%s): %w", l.Name, l.Op, err)
+			}
+		}
 		clear(b.consts)
 	}
 	b.layer, b.num = -1, Numerics{}
 	for _, v := range net.Graph.Outputs {
+		if o.drop {
+			break
+		}
 		o, err := b.compileOutput(v)
 		if err != nil {
 			return nil, fmt.Errorf("exec: output %q: %w", v.Name, err)
@@ -106,6 +114,46 @@ func (b *builder) compileOutput(v *model.Value) (output, error) {
 	}
 	t, err := b.float(v, plain)
 	return output{value: v, t: t}, err
+}
+
+// watch emits steps that show what the layer writes.
+func (b *builder) watch(l *model.Layer) error {
+	for _, e := range l.Outputs {
+		v := b.net.Edges[e].Value
+		forms := b.vals[v]
+		if !v.Shape.Known() || len(forms) == 0 {
+			continue
+		}
+		var t *ten
+		var err error
+		switch f := forms[0]; {
+		case f.codes && f.q.Scale > 0:
+			var c *ten
+			if c, err = b.codes(v, plain); err != nil {
+				return err
+			}
+			t = b.newFloat(v.Shape, plain)
+			b.emit(func(s *state) error {
+				if s.see != nil {
+					kernels.DequantizeF32(s.k, s.f32(t), s.u8(c)[:t.len], c.q)
+				}
+				return nil
+			}, []*ten{t}, []*ten{c})
+		case !f.codes && isFloat(v):
+			if t, err = b.float(v, plain); err != nil {
+				return err
+			}
+		default:
+			continue
+		}
+		b.emit(func(s *state) error {
+			if s.see == nil {
+				return nil
+			}
+			return s.see(v, model.Of(s.f32(t)[:elems(v.Shape)], v.Shape...))
+		}, nil, []*ten{t})
+	}
+	return nil
 }
 
 // emit appends a step of the current layer and extends the lives of the

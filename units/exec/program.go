@@ -24,6 +24,11 @@ type Options struct {
 	Numerics Set
 	// Pool is the worker pool; nil computes on the caller's goroutine.
 	Pool *kernels.Pool
+	// Watch compiles a program for [Program.Watch], which shows the tensors
+	// that leave each layer. It costs layout changes.
+	Watch bool
+
+	drop bool // do not collect the outputs
 }
 
 // Program is a compiled network. It is immutable after [Compile] and may be
@@ -70,6 +75,7 @@ type state struct {
 	workers []*worker
 	objects []ops.Datum
 	layerNS []int64
+	see     func(v *model.Value, t *model.Tensor) error
 }
 
 // ErrClosed is returned by calls on a program that was closed.
@@ -113,7 +119,7 @@ func (p *Program) acquire() (*state, error) {
 }
 
 func (p *Program) release(s *state) {
-	s.ctx = nil
+	s.ctx, s.see = nil, nil
 	clear(s.inF)
 	clear(s.objects)
 	p.mu.Lock()
@@ -146,6 +152,18 @@ type Profile struct {
 // fp16). It returns the outputs in the graph's order. A context that is done
 // stops the call before its next layer.
 func (p *Program) Run(ctx context.Context, inputs []*model.Tensor, prof *Profile) ([]*model.Tensor, error) {
+	return p.run(ctx, inputs, prof, nil)
+}
+
+// Watch is [Program.Run] on a program compiled with [Options.Watch]: see is
+// called with every float tensor that leaves a layer, right after the layer, as
+// fp32 in row-major order; 8-bit codes are shown dequantized. The tensor is
+// only valid during the call. An error of see ends the run.
+func (p *Program) Watch(ctx context.Context, inputs []*model.Tensor, see func(v *model.Value, t *model.Tensor) error) ([]*model.Tensor, error) {
+	return p.run(ctx, inputs, nil, see)
+}
+
+func (p *Program) run(ctx context.Context, inputs []*model.Tensor, prof *Profile, see func(*model.Value, *model.Tensor) error) ([]*model.Tensor, error) {
 	if len(inputs) != len(p.inputs) {
 		return nil, fmt.Errorf("exec: %d inputs given, the network has %d", len(inputs), len(p.inputs))
 	}
@@ -162,7 +180,7 @@ func (p *Program) Run(ctx context.Context, inputs []*model.Tensor, prof *Profile
 		return nil, err
 	}
 	defer p.release(s)
-	s.ctx = ctx
+	s.ctx, s.see = ctx, see
 	for i, v := range p.inputs {
 		if v.DType.IsFloat() {
 			s.inF[i] = inputs[i].Float32s()

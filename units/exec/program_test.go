@@ -93,9 +93,12 @@ func TestConcurrentRuns(t *testing.T) {
 
 // An inference allocates its outputs and nothing else.
 func TestSteadyStateAllocations(t *testing.T) {
-	for _, name := range []string{"mobilenet_v2@32", "resnet18@32"} {
-		net := zooNet(t, name)
-		p := compileOn(t, net, units.CPU, nil)
+	for _, c := range []struct {
+		name string
+		unit units.Kind
+	}{{"mobilenet_v2@32", units.CPU}, {"resnet18@32", units.NE}, {"mobilevit_v2@64", units.GPU}} {
+		name, net := c.name, zooNet(t, c.name)
+		p := compileOn(t, net, c.unit, nil)
 		in := args(net, randomInputs(net.Graph, 3))
 		ctx := context.Background()
 		got := testing.AllocsPerRun(3, func() {

@@ -14,19 +14,20 @@ import (
 // only valid during the call of see. The graph is not changed.
 type Values struct {
 	prog   *Program
-	inputs []*model.Value // of the caller's graph
-	values []*model.Value
+	inputs []*model.Value                // of the caller's graph
+	values map[*model.Value]*model.Value // compiled value -> the caller's
 }
 
 // NewValues compiles a graph for [Values.Run]; pool may be nil.
 func NewValues(g *model.Graph, pool *kernels.Pool) (*Values, error) {
-	v := &Values{inputs: g.Inputs}
+	v := &Values{inputs: g.Inputs, values: map[*model.Value]*model.Value{}}
 	c := g.Clone()
+	// Every tensor is an output of the clone, so that no layer absorbs it.
 	c.Outputs = nil
 	for i, n := range g.Nodes {
 		for k, o := range n.Outputs {
 			if isFloat(o) && o.Shape.Known() {
-				v.values = append(v.values, o)
+				v.values[c.Nodes[i].Outputs[k]] = o
 				c.Outputs = append(c.Outputs, c.Nodes[i].Outputs[k])
 			}
 		}
@@ -35,7 +36,7 @@ func NewValues(g *model.Graph, pool *kernels.Pool) (*Values, error) {
 	if err != nil {
 		return nil, err
 	}
-	v.prog, err = Compile(net, Options{Pool: pool})
+	v.prog, err = Compile(net, Options{Pool: pool, Watch: true, drop: true})
 	return v, err
 }
 
@@ -52,16 +53,13 @@ func (v *Values) Run(ctx context.Context, inputs map[string]*model.Tensor, see f
 			}
 		}
 	}
-	out, err := v.prog.Run(ctx, args, nil)
-	if err != nil {
-		return err
-	}
-	for i, t := range out {
-		if err := see(v.values[i], t); err != nil {
-			return err
+	_, err := v.prog.Watch(ctx, args, func(x *model.Value, t *model.Tensor) error {
+		if mine := v.values[x]; mine != nil {
+			return see(mine, t)
 		}
-	}
-	return nil
+		return nil
+	})
+	return err
 }
 
 // Close drops the weights.
