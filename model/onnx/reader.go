@@ -671,6 +671,9 @@ func (b *builder) input(msg []byte) error {
 		return fmt.Errorf("two inputs have the name %q", name)
 	}
 	v := &model.Value{Name: name, DType: t.dtype, Shape: t.shape, Type: t.kind, Dims: t.dims}
+	if b.depth > 0 {
+		v.Dims = nil // the node that holds the block decides its shapes
+	}
 	if b.depth == 0 && t.kind == model.TypeTensor && t.dtype == model.Invalid {
 		return fmt.Errorf("input %q has no element type", name)
 	}

@@ -86,18 +86,18 @@ func runCase(dir string) error {
 		return fmt.Errorf("no data sets: %v", err)
 	}
 	for _, set := range sets {
-		if err := runSet(dir, set); err != nil {
+		g, err := Load(filepath.Join(dir, "model.onnx"), Options{})
+		if err != nil {
+			return err
+		}
+		if err := runSet(g, set); err != nil {
 			return fmt.Errorf("%s: %w", filepath.Base(set), err)
 		}
 	}
 	return nil
 }
 
-func runSet(dir, set string) error {
-	g, err := Load(filepath.Join(dir, "model.onnx"), Options{})
-	if err != nil {
-		return err
-	}
+func runSet(g *model.Graph, set string) error {
 	in := map[string]ops.Datum{}
 	changed := false
 	for i, v := range g.Inputs {
