@@ -2,36 +2,93 @@ package kernels
 
 import "golang.org/x/sys/cpu"
 
-func dwAVX512(t *tileArgs, strideW int) {
-	switch strideW {
-	case 1:
-		dwF32AVX512s1(t)
-	case 2:
-		dwF32AVX512s2(t)
-	default:
-		dwF32Go(t, strideW)
+var avx512vnniLevel = level{
+	name: "avx512vnni",
+	vec:  vecZ,
+	f32:  microF32{maxP: 14, nb: 2, run: tileF32AVX512},
+	i8:   microI8{maxP: 14, nb: 2, run: func(t *tileArgsI8) { tileI8VNNI512Table[t.nb-1][t.p-1](t) }},
+	dw:   byStride(dwF32AVX512s1, dwF32AVX512s2, dwF32Go),
+	dwI8: microDWI8{maxP: 16, bytes: true, run: byStride8(dwI8VNNI512s1, dwI8VNNI512s2, dwI8Go)},
+
+	maxF32: byStride(maxF32AVX512s1, maxF32AVX512s2, maxF32Go),
+	max8:   max8AVX512,
+
+	peakF32: peakF32AVX512, peakF32Ops: 24 * 16 * 2,
+	peakI8: peakI8VNNI512, peakI8Ops: 24 * 64 * 2,
+}
+
+// avx512Level is AVX-512 without VNNI: bytes go through the AVX2 kernels.
+var avx512Level = level{
+	name: "avx512",
+	vec:  vecZ,
+	f32:  microF32{maxP: 14, nb: 2, run: tileF32AVX512},
+	i8:   microI8{maxP: 2, nb: 1, run: func(t *tileArgsI8) { tileI8AVX2Table[0][t.p-1](t) }},
+	dw:   byStride(dwF32AVX512s1, dwF32AVX512s2, dwF32Go),
+	dwI8: microDWI8{maxP: 16, run: byStride8(dwI8AVX2s1, dwI8AVX2s2, dwI8Go)},
+
+	maxF32: byStride(maxF32AVX512s1, maxF32AVX512s2, maxF32Go),
+	max8:   max8AVX512,
+
+	peakF32: peakF32AVX512, peakF32Ops: 24 * 16 * 2,
+	peakI8: peakI8AVX2, peakI8Ops: 5 * 16 * 2,
+}
+
+var avxvnniLevel = level{
+	name: "avxvnni",
+	vec:  vecY,
+	f32:  microF32{maxP: 6, nb: 1, run: func(t *tileArgs) { tileF32AVX2Table[0][t.p-1](t) }},
+	i8:   microI8{maxP: 6, nb: 1, run: func(t *tileArgsI8) { tileI8AVXVNNITable[0][t.p-1](t) }},
+	dw:   byStride(dwF32AVX2s1, dwF32AVX2s2, dwF32Go),
+	dwI8: microDWI8{maxP: 16, run: byStride8(dwI8AVX2s1, dwI8AVX2s2, dwI8Go)},
+
+	maxF32: byStride(maxF32AVX2s1, maxF32AVX2s2, maxF32Go),
+	max8:   max8AVX2,
+
+	peakF32: peakF32AVX2, peakF32Ops: 12 * 8 * 2,
+	peakI8: peakI8AVXVNNI, peakI8Ops: 12 * 32 * 2,
+}
+
+var avx2Level = level{
+	name: "avx2",
+	vec:  vecY,
+	f32:  microF32{maxP: 6, nb: 1, run: func(t *tileArgs) { tileF32AVX2Table[0][t.p-1](t) }},
+	i8:   microI8{maxP: 2, nb: 1, run: func(t *tileArgsI8) { tileI8AVX2Table[0][t.p-1](t) }},
+	dw:   byStride(dwF32AVX2s1, dwF32AVX2s2, dwF32Go),
+	dwI8: microDWI8{maxP: 16, run: byStride8(dwI8AVX2s1, dwI8AVX2s2, dwI8Go)},
+
+	maxF32: byStride(maxF32AVX2s1, maxF32AVX2s2, maxF32Go),
+	max8:   max8AVX2,
+
+	peakF32: peakF32AVX2, peakF32Ops: 12 * 8 * 2,
+	peakI8: peakI8AVX2, peakI8Ops: 5 * 16 * 2,
+}
+
+func tileF32AVX512(t *tileArgs) { tileF32AVX512Table[t.nb-1][t.p-1](t) }
+
+// byStride chooses between kernels written for one horizontal stride.
+func byStride(s1, s2 func(*tileArgs), other microDW) microDW {
+	return func(t *tileArgs, strideW int) {
+		switch strideW {
+		case 1:
+			s1(t)
+		case 2:
+			s2(t)
+		default:
+			other(t, strideW)
+		}
 	}
 }
 
-func dwI8VNNI512(t *tileArgsI8, strideW int) {
-	switch strideW {
-	case 1:
-		dwI8VNNI512s1(t)
-	case 2:
-		dwI8VNNI512s2(t)
-	default:
-		dwI8Go(t, strideW)
-	}
-}
-
-func maxAVX512(t *tileArgs, strideW int) {
-	switch strideW {
-	case 1:
-		maxF32AVX512s1(t)
-	case 2:
-		maxF32AVX512s2(t)
-	default:
-		maxF32Go(t, strideW)
+func byStride8(s1, s2 func(*tileArgsI8), other func(*tileArgsI8, int)) func(*tileArgsI8, int) {
+	return func(t *tileArgsI8, strideW int) {
+		switch strideW {
+		case 1:
+			s1(t)
+		case 2:
+			s2(t)
+		default:
+			other(t, strideW)
+		}
 	}
 }
 
@@ -50,50 +107,49 @@ func max8AVX512(t *tileArgsI8, strideW int, signed bool) {
 	}
 }
 
-var avx512Level = level{
-	name:   "avx512",
-	vec:    vecZ,
-	f32:    microF32{maxP: 14, nb: 2, run: func(t *tileArgs) { tileF32AVX512Table[t.nb-1][t.p-1](t) }},
-	i8:     microI8{maxP: 4, nb: 1, run: tileI8Go},
-	dw:     dwAVX512,
-	dwI8:   microDWI8{maxP: 16, run: dwI8Go},
-	maxF32: maxAVX512, max8: max8AVX512,
-
-	peakF32: peakF32AVX512, peakF32Ops: 24 * 16 * 2,
-	peakI8: peakI8Go, peakI8Ops: 8,
-}
-
-var avx512vnniLevel = level{
-	name:   "avx512vnni",
-	vec:    vecZ,
-	f32:    avx512Level.f32,
-	i8:     microI8{maxP: 14, nb: 2, run: func(t *tileArgsI8) { tileI8VNNI512Table[t.nb-1][t.p-1](t) }},
-	dw:     dwAVX512,
-	dwI8:   microDWI8{maxP: 16, run: dwI8VNNI512},
-	maxF32: maxAVX512, max8: max8AVX512,
-
-	peakF32: peakF32AVX512, peakF32Ops: 24 * 16 * 2,
-	peakI8: peakI8VNNI512, peakI8Ops: 24 * 64 * 2,
+func max8AVX2(t *tileArgsI8, strideW int, signed bool) {
+	switch {
+	case strideW == 1 && signed:
+		maxS8AVX2s1(t)
+	case strideW == 1:
+		maxU8AVX2s1(t)
+	case strideW == 2 && signed:
+		maxS8AVX2s2(t)
+	case strideW == 2:
+		maxU8AVX2s2(t)
+	default:
+		max8Go(t, strideW, signed)
+	}
 }
 
 // archLevels returns the levels this processor can run, best first.
 func archLevels() []*level {
+	x := &cpu.X86
+	avx2 := x.HasAVX2 && x.HasFMA && hasF16C()
+	avx512 := avx2 && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL
 	var ls []*level
-	if cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL && cpu.X86.HasFMA {
-		if cpu.X86.HasAVX512VNNI {
-			ls = append(ls, &avx512vnniLevel)
+	for _, l := range []struct {
+		has bool
+		l   *level
+	}{
+		{avx512 && x.HasAVX512VNNI, &avx512vnniLevel},
+		{avx512, &avx512Level},
+		{avx2 && x.HasAVXVNNI, &avxvnniLevel},
+		{avx2, &avx2Level},
+		{true, &genericLevel},
+	} {
+		if l.has {
+			ls = append(ls, l.l)
 		}
-		ls = append(ls, &avx512Level)
 	}
-	return append(ls, &genericLevel)
+	return ls
 }
-
-func spinPause() {}
 
 // Values of level.vec.
 const (
 	vecNone = iota
 	vecZ
+	vecY
 )
 
 // vecCall runs op with the kernels of the level in use.
@@ -101,6 +157,8 @@ func vecCall(op vecOp, t *vecArgs) bool {
 	switch cur.vec {
 	case vecZ:
 		return vecAVX512(op, t)
+	case vecY:
+		return vecAVX2(op, t)
 	}
 	return false
 }

@@ -51,6 +51,18 @@ func refConv(s ConvShape, n int, x, w func(i int) float64, pad float64) (sum, ma
 	return sum, mag
 }
 
+// refCache keeps the reference of a case from level to level.
+type refCache map[int][2][]float64
+
+func (c refCache) conv(i int, f func() (sum, mag []float64)) (sum, mag []float64) {
+	if r, ok := c[i]; ok {
+		return r[0], r[1]
+	}
+	sum, mag = f()
+	c[i] = [2][]float64{sum, mag}
+	return sum, mag
+}
+
 // convCases are geometries around every border of the tiling: channel tails,
 // short and long rows, row pairs, groups, dilation, lopsided padding.
 func convCases() []convCase {
@@ -134,6 +146,7 @@ var testActs = []Activation{{}, Relu(), Relu6(), Act(ActHardSwish), Act(ActSilu)
 func TestConvF32(t *testing.T) {
 	pool := NewPool(3)
 	defer pool.Close()
+	cache := refCache{}
 	eachLevel(t, func(t *testing.T) {
 		ctx := NewCtx(pool)
 		for i, c := range convCases() {
@@ -165,7 +178,9 @@ func TestConvF32(t *testing.T) {
 			conv.Run(ctx, dst, src, res, c.n)
 			got := make([]float32, c.n*s.OutC*oh*ow)
 			UnpackC16(ctx, got, dst, c.n, s.OutC, oh, ow)
-			sum, mag := refConv(c.s, c.n, func(i int) float64 { return float64(x[i]) }, func(i int) float64 { return float64(w[i]) }, 0)
+			sum, mag := cache.conv(i, func() (sum, mag []float64) {
+				return refConv(c.s, c.n, func(i int) float64 { return float64(x[i]) }, func(i int) float64 { return float64(w[i]) }, 0)
+			})
 			k := s.InC / s.Groups * s.KH * s.KW
 			for j, g := range got {
 				y, m := sum[j], mag[j]
@@ -209,6 +224,7 @@ func roundTo(r Round, y float64) float64 {
 func TestConvI8(t *testing.T) {
 	pool := NewPool(2)
 	defer pool.Close()
+	cache := refCache{}
 	eachLevel(t, func(t *testing.T) {
 		ctx := NewCtx(pool)
 		for i, c := range convCases() {
@@ -254,7 +270,9 @@ func TestConvI8(t *testing.T) {
 				}
 				return float64(int32(b) - in.Zero)
 			}
-			sum, _ := refConv(c.s, c.n, func(i int) float64 { return val(x[i]) }, func(i int) float64 { return float64(w[i]) }, 0)
+			sum, _ := cache.conv(i, func() (sum, mag []float64) {
+				return refConv(c.s, c.n, func(i int) float64 { return val(x[i]) }, func(i int) float64 { return float64(w[i]) }, 0)
+			})
 			acc := make([]int32, s.DstLen(c.n))
 			conv.RunI32(ctx, acc, src, c.n)
 			var res Residual

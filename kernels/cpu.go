@@ -23,7 +23,7 @@ var genericLevel = level{
 	f32:    microF32{maxP: 4, nb: 1, run: tileF32Go},
 	i8:     microI8{maxP: 4, nb: 1, run: tileI8Go},
 	dw:     dwF32Go,
-	dwI8:   microDWI8{maxP: 16, run: dwI8Go},
+	dwI8:   microDWI8{maxP: 16, bytes: true, run: dwI8Go},
 	maxF32: maxF32Go, max8: max8Go,
 
 	peakF32: peakF32Go, peakF32Ops: 8,

@@ -18,8 +18,9 @@ type depthwiseI8 struct {
 // out = outQ8 and fused set, bytes. It may read up to 64 bytes beyond the
 // inputs of maxP positions.
 type microDWI8 struct {
-	maxP int
-	run  func(t *tileArgsI8, strideW int)
+	maxP  int
+	bytes bool // writes bytes, too; otherwise only raw sums
+	run   func(t *tileArgsI8, strideW int)
 }
 
 // dwI8Slack is the spare room behind the input buffer, in bytes.
@@ -103,7 +104,7 @@ func (t *dwI8Task) RunPiece(i, worker int) {
 	}
 	// Bytes without a residual leave the kernel as they are, rows at a time; all
 	// else goes through the raw sums of a few positions.
-	direct := kind == outQ8 && a.fused != 0 && t.res.none()
+	direct := d.mk.bytes && kind == outQ8 && a.fused != 0 && t.res.none()
 	y0, y1 := chunk*d.chunkOH, min((chunk+1)*d.chunkOH, d.oh)
 	out := plane * d.oh * d.ow * Block
 	limit := min(d.mk.maxP, d.tile.maxP)

@@ -29,9 +29,10 @@ import (
 // asm is an avo context with the conveniences the kernels use.
 type asm struct {
 	*build.Context
-	names []string // functions, in order
-	label int
-	extra []string // Go source after the stubs
+	names   []string // functions, in order
+	label   int
+	extra   []string // Go source after the stubs
+	iotaMem operand.Mem
 }
 
 // kernelPkg declares the argument types for the signatures in comments.
@@ -87,6 +88,10 @@ func main() {
 		{"zdwi8_avx512_amd64", genDWI8AVX512},
 		{"zvec_avx512_amd64", genVecAVX512},
 		{"zpool_avx512_amd64", genPoolAVX512},
+		{"zf32_avx2_amd64", genAVX2},
+		{"zi8_avx2_amd64", genI8AVX2},
+		{"zvec_avx2_amd64", genVecAVX2},
+		{"zcpu_amd64", genCPU},
 	}
 	for _, f := range files {
 		a := &asm{Context: build.NewContext()}

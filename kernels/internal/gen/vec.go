@@ -5,6 +5,7 @@ import (
 	"math"
 	"strings"
 
+	"github.com/mmcloughlin/avo/attr"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
@@ -25,8 +26,9 @@ type vec struct {
 	*asm
 	z     bool
 	isa   string
-	ops   []string          // generated, in order
-	konst map[string]string // constant name by bits, of this file
+	ops   []string       // generated, in order
+	konst map[uint32]Mem // constants in memory, by bits
+	k     [4]Op          // operands of expTail
 }
 
 // regs returns the vector registers.
@@ -166,12 +168,31 @@ func (v *vec) expSetup() {
 	v.f(1.9875691500e-4, 13) // Cephes expf
 	v.f(1.3981999507e-3, 14)
 	v.f(8.3334519073e-3, 15)
-	if v.z {
-		v.f(4.1665795894e-2, 16)
-		v.f(1.6666665459e-1, 17)
-		v.f(5.0000001201e-1, 18)
-		v.f(1, 19)
+	for i, c := range expTail {
+		if v.z {
+			v.k[i] = v.f(c, 16+i)
+		} else {
+			v.k[i] = v.constant(c)
+		}
 	}
+}
+
+// expTail are the last coefficients of the polynomial, and 1.
+var expTail = []float64{4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1, 1}
+
+// constant returns 32 bytes of read-only data of c.
+func (v *vec) constant(c float64) Mem {
+	b := math.Float32bits(float32(c))
+	if m, ok := v.konst[b]; ok {
+		return m
+	}
+	m := v.StaticGlobal(fmt.Sprintf("vec%s%08x", v.isa, b))
+	v.DataAttributes(attr.RODATA | attr.NOPTR)
+	for i := 0; i < 8; i++ {
+		v.AddDatum(4*i, U32(b))
+	}
+	v.konst[b] = m
+	return m
 }
 
 // exp replaces register x by n and p with exp(x) = 2^n (1 + p); t is scratch.
@@ -187,9 +208,9 @@ func (v *vec) expParts(x, n, p, t reg.VecPhysical) {
 	v.VMOVAPS(r[13], p)
 	v.VFMADD213PS(r[14], x, p)
 	v.VFMADD213PS(r[15], x, p)
-	v.VFMADD213PS(r[16], x, p)
-	v.VFMADD213PS(r[17], x, p)
-	v.VFMADD213PS(r[18], x, p)
+	v.VFMADD213PS(v.k[0], x, p)
+	v.VFMADD213PS(v.k[1], x, p)
+	v.VFMADD213PS(v.k[2], x, p)
 	v.VMULPS(x, x, t)
 	v.VFMADD213PS(x, t, p)
 }
@@ -197,16 +218,43 @@ func (v *vec) expParts(x, n, p, t reg.VecPhysical) {
 // exp replaces x by exp(x); n, p, t are scratch.
 func (v *vec) exp(x, n, p, t reg.VecPhysical) {
 	v.expParts(x, n, p, t)
-	v.VADDPS(v.regs()[19], p, p)
-	v.VSCALEFPS(n, p, x)
+	v.VADDPS(v.k[3], p, p)
+	if v.z {
+		v.VSCALEFPS(n, p, x)
+		return
+	}
+	// 2^n in two factors, so that the subnormal and the largest results are met.
+	v.VCVTPS2DQ(n, n)
+	v.VPSRAD(Imm(1), n, t)
+	v.VPSUBD(t, n, n)
+	for _, e := range []reg.VecPhysical{t, n} {
+		v.VPSLLD(Imm(23), e, e)
+		v.VPADDD(v.constant(1), e, e)
+		v.VMULPS(e, p, p)
+	}
+	v.VMOVAPS(p, x)
 }
 
 // genVec writes the flat kernels.
 func genVecAVX512(a *asm) {
-	v := &vec{asm: a, z: true, isa: "AVX512"}
+	v := &vec{asm: a, z: true, isa: "AVX512", konst: map[uint32]Mem{}}
 	v.simple()
+	v.exponential()
 	v.transcendental()
 	v.convert512()
+	a.extra = append(a.extra, v.dispatch())
+}
+
+// genVecAVX2 writes the flat kernels for 256-bit registers; functions that need
+// more than 16 of them are left to plain Go.
+func genVecAVX2(a *asm) {
+	v := &vec{asm: a, isa: "AVX2", konst: map[uint32]Mem{}}
+	for _, c := range append(expTail, math.Copysign(0, -1)) {
+		v.constant(c) // data must precede the functions
+	}
+	v.simple()
+	v.exponential()
+	v.convert256()
 	a.extra = append(a.extra, v.dispatch())
 }
 
@@ -312,49 +360,80 @@ func (v *vec) reduce(op string, setup func(), f func(x, acc reg.VecPhysical)) {
 	v.RET()
 }
 
-// transcendental writes the functions built on exp.
-func (v *vec) transcendental() {
+// exponential writes exp and the functions that need little more.
+func (v *vec) exponential() {
 	r := v.regs()
 	x, n, p, t := r[0], r[1], r[2], r[3]
 	v.loop("Exp", v.expSetup, func() { v.exp(x, n, p, t) })
 	// exp(x - p0), summed lane by lane into 16 floats at b.
 	v.start("ExpSum")
 	v.expSetup()
-	v.param(0, 20)
-	v.f(0, 21)
+	v.param(0, 4)
+	per := 64 / v.width()
+	for i := 0; i < per; i++ {
+		v.f(0, 5+i)
+	}
+	if per == 2 {
+		v.SHRQ(Imm(1), reg.RCX)
+	}
 	v.Label("loop")
-	v.VMOVUPS(mem(reg.RSI, 0), x)
-	v.VSUBPS(r[20], x, x)
-	v.exp(x, n, p, t)
-	v.VADDPS(x, r[21], r[21])
-	v.VMOVUPS(x, mem(reg.RDI, 0))
-	v.step(reg.RSI, reg.RDI)
-	v.VMOVUPS(r[21], mem(reg.RDX, 0))
+	for i := 0; i < per; i++ {
+		v.VMOVUPS(mem(reg.RSI, i*v.width()), x)
+		v.VSUBPS(r[4], x, x)
+		v.exp(x, n, p, t)
+		v.VADDPS(x, r[5+i], r[5+i])
+		v.VMOVUPS(x, mem(reg.RDI, i*v.width()))
+	}
+	v.ADDQ(imm(64), reg.RSI)
+	v.ADDQ(imm(64), reg.RDI)
+	v.DECQ(reg.RCX)
+	v.JNZ(LabelRef("loop"))
+	for i := 0; i < per; i++ {
+		v.VMOVUPS(r[5+i], mem(reg.RDX, i*v.width()))
+	}
 	v.VZEROUPPER()
 	v.RET()
-
-	neg := func() { v.expSetup(); v.bits(0x80000000, 20) }
-	// sigmoid(r4) into r4; r0..r3 scratch.
-	sigmoid := func() {
-		v.VXORPS(r[20], r[4], x)
-		v.exp(x, n, p, t)
-		v.VADDPS(r[19], x, x)
-		v.VDIVPS(x, r[19], r[4])
-	}
-	v.loop("Sigmoid", neg, func() {
+	v.loop("Sigmoid", v.sigmoidSetup, func() {
 		v.VMOVAPS(x, r[4])
-		sigmoid()
+		v.sigmoid()
 		v.VMOVAPS(r[4], x)
 	})
 	// Below -128 the sigmoid is 0: the factor is held there so that -inf gives 0.
-	v.loop("Silu", func() { neg(); v.f(-128, 21) }, func() {
+	v.loop("Silu", func() { v.sigmoidSetup(); v.f(-128, 6) }, func() {
 		v.VMOVAPS(x, r[4])
-		v.VMAXPS(x, r[21], r[5])
-		sigmoid()
+		v.VMAXPS(x, r[6], r[5])
+		v.sigmoid()
 		v.VMULPS(r[4], r[5], x)
 	})
+}
+
+func (v *vec) sigmoidSetup() {
+	v.expSetup()
+	v.bits(0x80000000, 7)
+}
+
+// sigmoid replaces register 4 by its sigmoid; 0 to 3 are scratch, 7 holds the
+// sign.
+func (v *vec) sigmoid() {
+	r := v.regs()
+	v.VXORPS(r[7], r[4], r[0])
+	v.exp(r[0], r[1], r[2], r[3])
+	v.VADDPS(v.k[3], r[0], r[0])
+	if v.z {
+		v.VDIVPS(r[0], r[19], r[4])
+	} else {
+		v.VMOVUPS(v.k[3], r[4])
+		v.VDIVPS(r[0], r[4], r[4])
+	}
+}
+
+// transcendental writes the functions that want 32 registers.
+func (v *vec) transcendental() {
+	r := v.regs()
+	x, n, p, t := r[0], r[1], r[2], r[3]
+	neg := func() { v.expSetup(); v.bits(0x80000000, 20) }
 	v.loop("GeluTanh", func() {
-		neg()
+		v.sigmoidSetup()
 		v.f(2*math.Sqrt(2/math.Pi), 21)
 		v.f(2*math.Sqrt(2/math.Pi)*0.044715, 22)
 		v.f(-128, 23)
@@ -363,7 +442,7 @@ func (v *vec) transcendental() {
 		v.VMULPS(x, x, r[4])
 		v.VFMADD213PS(r[21], r[22], r[4])
 		v.VMULPS(x, r[4], r[4])
-		sigmoid()
+		v.sigmoid()
 		v.VMULPS(r[4], r[5], x)
 	})
 	// tanh: 1 - 2/(exp(2|x|) + 1) with the sign put back; below 0.625 the odd
@@ -559,6 +638,81 @@ func (v *vec) convert512() {
 		v.VZEROUPPER()
 		v.RET()
 	}
+}
+
+// convert256 writes the conversions for AVX2 and F16C.
+func (v *vec) convert256() {
+	v.loop("RoundF16", nil, func() {
+		v.VCVTPS2PH(Imm(0), reg.Y0, reg.X0)
+		v.VCVTPH2PS(reg.X0, reg.Y0)
+	})
+	v.loop("RoundF16Sat", func() { v.bits((127+113)<<23, 1) }, func() {
+		v.satF16(reg.Y0, reg.Y1, reg.Y2, reg.Y3)
+		v.VCVTPS2PH(Imm(0), reg.Y0, reg.X0)
+		v.VCVTPH2PS(reg.X0, reg.Y0)
+	})
+	v.start("ToF16")
+	v.Label("loop")
+	v.VMOVUPS(mem(reg.RSI, 0), reg.Y0)
+	v.VCVTPS2PH(Imm(0), reg.Y0, reg.X0)
+	v.VMOVDQU(reg.X0, mem(reg.RDI, 0))
+	v.ADDQ(imm(16), reg.RDI)
+	v.step(reg.RSI)
+	v.VZEROUPPER()
+	v.RET()
+	v.start("FromF16")
+	v.Label("loop")
+	v.VMOVDQU(mem(reg.RSI, 0), reg.X0)
+	v.VCVTPH2PS(reg.X0, reg.Y0)
+	v.VMOVUPS(reg.Y0, mem(reg.RDI, 0))
+	v.ADDQ(imm(16), reg.RSI)
+	v.step(reg.RDI)
+	v.VZEROUPPER()
+	v.RET()
+	v.start("Quant")
+	for k := 0; k < 4; k++ {
+		v.param(k, 1+k)
+	}
+	v.VPBROADCASTD(mem(rT, vP+16), reg.Y5)
+	v.Label("loop")
+	v.VMOVUPS(mem(reg.RSI, 0), reg.Y0)
+	v.VMULPS(reg.Y2, reg.Y0, reg.Y6)
+	v.VMAXPS(reg.Y6, reg.Y3, reg.Y6)
+	v.VMINPS(reg.Y6, reg.Y4, reg.Y6)
+	v.VFNMADD231PS(reg.Y1, reg.Y6, reg.Y0)
+	v.VFMADD231PS(reg.Y2, reg.Y0, reg.Y6)
+	v.VCMPPS(Imm(7), reg.Y6, reg.Y6, reg.Y7)
+	v.VMAXPS(reg.Y6, reg.Y3, reg.Y6)
+	v.VMINPS(reg.Y6, reg.Y4, reg.Y6)
+	v.VANDPS(reg.Y7, reg.Y6, reg.Y6)
+	v.VCVTPS2DQ(reg.Y6, reg.Y6)
+	v.VPADDD(reg.Y5, reg.Y6, reg.Y6)
+	// Both ranges fit a word; keep the low byte of each.
+	v.VEXTRACTI128(Imm(1), reg.Y6, reg.X7)
+	v.VPACKSSDW(reg.X7, reg.X6, reg.X6)
+	v.VPSLLW(Imm(8), reg.X6, reg.X6)
+	v.VPSRLW(Imm(8), reg.X6, reg.X6)
+	v.VPACKUSWB(reg.X6, reg.X6, reg.X6)
+	v.VMOVQ(reg.X6, mem(reg.RDI, 0))
+	v.ADDQ(imm(8), reg.RDI)
+	v.step(reg.RSI)
+	v.VZEROUPPER()
+	v.RET()
+	v.start("Dequant")
+	v.param(0, 1)
+	v.VPBROADCASTD(mem(rT, vP+4), reg.Y2)
+	v.VPBROADCASTD(mem(rT, vP+8), reg.Y3)
+	v.Label("loop")
+	v.VPMOVZXBD(mem(reg.RSI, 0), reg.Y0)
+	v.VPXOR(reg.Y3, reg.Y0, reg.Y0)
+	v.VPSUBD(reg.Y2, reg.Y0, reg.Y0)
+	v.VCVTDQ2PS(reg.Y0, reg.Y0)
+	v.VMULPS(reg.Y1, reg.Y0, reg.Y0)
+	v.VMOVUPS(reg.Y0, mem(reg.RDI, 0))
+	v.ADDQ(imm(8), reg.RSI)
+	v.step(reg.RDI)
+	v.VZEROUPPER()
+	v.RET()
 }
 
 // dispatch writes the Go function that calls an operation by number: direct
