@@ -186,3 +186,36 @@ func FuzzReadConfig(f *testing.F) {
 		}
 	})
 }
+
+func TestOverride(t *testing.T) {
+	n := 100
+	s, err := mustParse(t, "s50+w8").Override(Overrides{WeightThreshold: &n, BlockSize: 16, Mode: "linear", DType: "uint4"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Stage{{Global: Magnitude{Sparsity: 0.5, Threshold: 100}},
+		{Global: Linear{Asymmetric: true, DType: model.UInt4, Granularity: model.PerBlock, BlockSize: 16, Threshold: 100}}}
+	if !reflect.DeepEqual(s.Stages, want) {
+		t.Errorf("got %+v", s.Stages)
+	}
+	neg := -1
+	for _, c := range []struct {
+		scheme string
+		o      Overrides
+		want   string
+	}{
+		{"fp16", Overrides{WeightThreshold: &n}, "no stage that takes a weight threshold"},
+		{"p4", Overrides{DType: "int8", Mode: "linear"}, "no stage that takes a mode, a dtype"},
+		{"w8", Overrides{DType: "fp16"}, "want int8"},
+		{"w8", Overrides{DType: "float"}, "want int8"},
+		{"w8", Overrides{Mode: "affine"}, "linear_symmetric"},
+		{"w8", Overrides{Granularity: "per_row"}, "per_tensor"},
+		{"w8", Overrides{Granularity: "per_tensor", BlockSize: 8}, "per_block"},
+		{"w8", Overrides{BlockSize: -4}, "block_size -4"},
+		{"p4", Overrides{WeightThreshold: &neg}, "weight_threshold -1"},
+	} {
+		if _, err := mustParse(t, c.scheme).Override(c.o); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want %q", c.scheme, err, c.want)
+		}
+	}
+}
