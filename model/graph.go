@@ -322,8 +322,7 @@ func (g *Graph) Clone() *Graph {
 
 func (g *Graph) clone(vm map[*Value]*Value) *Graph {
 	nm := map[*Node]*Node{}
-	var cv func(v *Value) *Value
-	cv = func(v *Value) *Value {
+	cv := func(v *Value) *Value {
 		if v == nil {
 			return nil
 		}

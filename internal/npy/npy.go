@@ -63,7 +63,7 @@ func Read(r io.Reader, size int64) (t *model.Tensor, err error) {
 		return nil, fmt.Errorf("element type %q is not supported (want bool, int8 to int64, uint8 to uint64, float16, float32 or float64)", typ)
 	}
 	if d.Fortran && len(d.Shape) > 1 {
-		return nil, fmt.Errorf("Fortran order is not supported (save with numpy.ascontiguousarray)")
+		return nil, fmt.Errorf("data in Fortran order is not supported (save with numpy.ascontiguousarray)")
 	}
 	shape := model.Shape(d.Shape)
 	n := shape.Elems()
