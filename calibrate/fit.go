@@ -63,9 +63,11 @@ func (o Options) orDefault() Options {
 // Value is a fitted figure.
 type Value struct {
 	Var
-	Value, Before float64
-	Low, High     float64
-	AtBound       bool // within 1 % of an end of its range
+	Value     float64 // fitted
+	Before    float64 // in the catalogue
+	Prior     float64 // what the sources alone would give
+	Low, High float64
+	AtBound   bool // within 1 % of an end of its range
 }
 
 // Fitted is the outcome of a fit: values, and devices that carry them.
@@ -79,11 +81,14 @@ type Fitted struct {
 type binding struct {
 	Var
 	devs   []*device.Device
-	start  float64
+	start  float64 // where the search begins and what it stays near
+	before float64
 	lo, hi float64
 }
 
-// Fit fits a plan to the set. The set and its devices are not changed.
+// Fit fits a plan to the set. The set and its devices are not changed. The
+// search starts from the figures' priors, not from their present values, so
+// that leaving rows out is not undone by a catalogue that has seen them.
 func (s *Set) Fit(ctx context.Context, plan Plan, o Options) (*Fitted, error) {
 	o = o.orDefault()
 	devs := make(map[string]*device.Device, len(s.devices))
@@ -120,7 +125,10 @@ func bind(devs map[string]*device.Device, names []string, v Var) (*binding, erro
 			continue
 		}
 		b.devs = append(b.devs, d)
-		b.start, b.lo, b.hi = e.Value, e.Range[0], e.Range[1]
+		b.start, b.before, b.lo, b.hi = e.Value, e.Value, e.Range[0], e.Range[1]
+		if e.Prior != nil {
+			b.start = *e.Prior
+		}
 	}
 	if v.High > 0 {
 		b.lo, b.hi = v.Low, v.High
@@ -241,7 +249,7 @@ func (s *Set) fitBlock(ctx context.Context, devs map[string]*device.Device, blk 
 	for i, b := range bs {
 		v := b.value(best[i])
 		z := 1 / (1 + math.Exp(-best[i]))
-		vals[i] = Value{Var: b.Var, Value: v, Before: b.start, Low: b.lo, High: b.hi, AtBound: z < 0.01 || z > 0.99}
+		vals[i] = Value{Var: b.Var, Value: v, Before: b.before, Prior: b.start, Low: b.lo, High: b.hi, AtBound: z < 0.01 || z > 0.99}
 	}
 	return vals, loss, nil
 }

@@ -140,3 +140,75 @@ func All(folds []Fold) []Residual {
 	}
 	return out
 }
+
+// Interval is the p10 to p90 of measured over predicted latency for the chips
+// of an entry and one unit.
+type Interval struct {
+	Entry     string
+	Unit      units.Kind
+	Low, High float64
+	Rows      int
+}
+
+// Intervals takes quantiles of left-out residuals by unit and by the entry of
+// the catalogue that states the unit's uncertainty for the row's device. The
+// quantiles are widened by one rank at each end where rows are few, because a
+// tail of few rows is seen too short.
+func Intervals(rs []Residual, devs map[string]*device.Device) ([]Interval, error) {
+	type key struct {
+		entry string
+		unit  units.Kind
+	}
+	ratios := map[key][]float64{}
+	for _, r := range rs {
+		d := devs[r.Sample.DeviceName]
+		e, err := d.Get(uncertaintyPath(r.Sample.Unit, "low"))
+		if err != nil {
+			return nil, err
+		}
+		k := key{e.From, r.Sample.Unit}
+		ratios[k] = append(ratios[k], r.Sample.LatencyMS/r.PredictedMS)
+	}
+	keys := make([]key, 0, len(ratios))
+	for k := range ratios {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, func(a, b key) int {
+		return cmp.Or(cmp.Compare(a.entry, b.entry), cmp.Compare(a.unit, b.unit))
+	})
+	var out []Interval
+	for _, k := range keys {
+		v := ratios[k]
+		q := 0.1 * float64(len(v)-1) / float64(len(v)+1) // widened for few rows
+		out = append(out, Interval{k.entry, k.unit, min(0.97, quantile(v, q)), max(1.03, quantile(v, 1-q)), len(v)})
+	}
+	return out, nil
+}
+
+func uncertaintyPath(k units.Kind, end string) string {
+	return "uncertainty." + [...]string{"cpu", "gpu", "ne"}[k] + "_" + end
+}
+
+// Values turns intervals into figures for [Fitted.Patch].
+func (iv Interval) Values() []Value {
+	return []Value{
+		{Var: Var{Entry: iv.Entry, Path: uncertaintyPath(iv.Unit, "low")}, Value: iv.Low},
+		{Var: Var{Entry: iv.Entry, Path: uncertaintyPath(iv.Unit, "high")}, Value: iv.High},
+	}
+}
+
+// Coverage is the share of residuals whose measured latency lies between the
+// p10 and p90 of its device.
+func Coverage(rs []Residual, devs map[string]*device.Device) float64 {
+	in := 0
+	for _, r := range rs {
+		d := devs[r.Sample.DeviceName]
+		lo, err1 := d.Get(uncertaintyPath(r.Sample.Unit, "low"))
+		hi, err2 := d.Get(uncertaintyPath(r.Sample.Unit, "high"))
+		x := r.Sample.LatencyMS / r.PredictedMS
+		if err1 == nil && err2 == nil && x >= lo.Value && x <= hi.Value {
+			in++
+		}
+	}
+	return float64(in) / float64(max(1, len(rs)))
+}

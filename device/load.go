@@ -269,6 +269,8 @@ func (d *Device) check() error {
 			return fmt.Errorf("device: %s (in %s): %s = %v; want a finite number >= 0", d.Name, p.From, f.path, p.Value)
 		case !(p.Range[0] <= p.Value && p.Value <= p.Range[1]) || math.IsInf(p.Range[1], 0):
 			return fmt.Errorf("device: %s (in %s): %s = %v is outside its range %v", d.Name, p.From, f.path, p.Value, p.Range)
+		case p.Prior != nil && !(p.Range[0] <= *p.Prior && *p.Prior <= p.Range[1]):
+			return fmt.Errorf("device: %s (in %s): the prior %v of %s is outside its range %v", d.Name, p.From, *p.Prior, f.path, p.Range)
 		}
 	}
 	return nil

@@ -17,6 +17,9 @@ type Param struct {
 	// Source is a tag of the source list (see [Sources]), "A4" style sections
 	// of it, or "interpolated from ..." where nobody measured.
 	Source string `yaml:"source"`
+	// Prior is the value before the fit, where calibration may move it: what
+	// the sources alone would give. Nil where nothing is fitted.
+	Prior *float64 `yaml:"prior,omitempty"`
 	// Fitted is true when calibration chose the value inside Range.
 	Fitted bool `yaml:"fitted,omitempty"`
 	// From names the entry of the catalogue that states the figure (the chip
