@@ -288,17 +288,23 @@ func (e *Explainer) Alternatives() []result.Alternative {
 		out = append(out, e.alternative(string(pol), positions(&plan)))
 	}
 	a := make([]units.Kind, len(e.assign))
+	ruled, err := e.build(&e.opts)
 	for k := range units.Kind(NumUnits) {
 		if e.m.Units[k] == nil || !e.plan.Mask.Has(k) {
 			continue
 		}
-		can := true
+		can, allowed := true, err == nil
 		for i := range e.problem.Layers {
 			a[i] = k
 			can = can && e.problem.Layers[i].Allowed>>k&1 != 0
+			allowed = allowed && ruled.Layers[i].Allowed>>k&1 != 0
 		}
 		if can {
-			out = append(out, e.alternative("all on the "+k.String(), a))
+			alt := e.alternative("all on the "+k.String(), a)
+			if !allowed {
+				alt.Detail = join("against the pins or prohibitions", "; ", alt.Detail)
+			}
+			out = append(out, alt)
 		}
 	}
 	return out
