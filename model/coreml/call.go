@@ -250,23 +250,34 @@ func (c *call) int64s(suffix string, v ...int) *model.Value {
 
 // scalar returns a 0-dimensional constant of the given type.
 func (c *call) scalar(suffix string, d model.DType, v float64) *model.Value {
-	t := model.NewTensor(d)
+	t := newNumbers(d)
 	t.Set(0, v)
 	return c.constValue(suffix, model.NewConst(t))
 }
 
+// numberAt returns an element of a tensor of plain numbers; it fails for
+// strings and 8-bit floats.
+func numberAt(t *model.Tensor, i int) float64 {
+	newNumbers(t.DType)
+	return t.At(i)
+}
+
+// newNumbers returns a tensor of a type that has plain numbers; it fails for
+// strings and 8-bit floats.
+func newNumbers(d model.DType, shape ...int) *model.Tensor {
+	if !d.IsInt() && d != model.Bool && !(d.IsFloat() && d.Bits() >= 16) {
+		failf("a parameter of type %s", d)
+	}
+	return model.NewTensor(d, shape...)
+}
+
 // fill returns a constant of one repeated value.
 func (c *call) fill(suffix string, d model.DType, v float64, shape ...int) *model.Value {
-	if n := model.Shape(shape).Elems(); n < 0 || d.Bytes(n) > 1<<28 {
+	if n := model.Shape(shape).Elems(); n < 0 || d.Bytes(n) > maxTensor {
 		failf("a constant of shape %v", model.Shape(shape))
 	}
-	t := model.NewTensor(d, shape...)
-	if v != 0 {
-		for i := range t.Len() {
-			t.Set(i, v)
-		}
-	}
-	return c.constValue(suffix, model.NewConst(t))
+	newNumbers(d)
+	return c.constValue(suffix, &model.Const{DType: d, Shape: shape, Storage: &filled{d, model.Shape(shape).Elems(), v}})
 }
 
 // as64 returns v as int64, which many ONNX parameters must be: MIL's integers

@@ -196,7 +196,7 @@ func dropZero(k *model.Const) *model.Const {
 		return nil
 	}
 	for i := range t.Len() {
-		if t.At(i) != 0 {
+		if numberAt(t, i) != 0 {
 			return k
 		}
 	}
@@ -345,6 +345,9 @@ func (c *call) sparse(mask, values *model.Const) *model.Const {
 	}
 	if len(values.Shape) != 1 {
 		failf("non-zero data of shape %v (want one dimension)", values.Shape)
+	}
+	if !plainStorage(mask) {
+		failf("a mask that is compressed itself")
 	}
 	t, err := mask.Value()
 	try(err)

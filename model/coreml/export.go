@@ -78,6 +78,7 @@ type exporter struct {
 	ops       []*operation
 	names     map[*model.Value]string
 	used      map[string]bool
+	next      map[string]int // next suffix to try for a name
 	consumers map[*model.Value][]*model.Node
 	outputs   map[*model.Value]bool
 	skip      map[*model.Node]bool // folded into another operation
@@ -143,7 +144,7 @@ func build(g *model.Graph, t Target, values bool) (*specModel, []*blobOut, error
 func newExporter(g *model.Graph, t Target, values bool) *exporter {
 	return &exporter{
 		g: g, target: t, values: values,
-		names: map[*model.Value]string{}, used: map[string]bool{},
+		names: map[*model.Value]string{}, used: map[string]bool{}, next: map[string]int{},
 		consumers: g.Consumers(), outputs: map[*model.Value]bool{}, skip: map[*model.Node]bool{},
 		written: map[*model.Value]bool{}, consts: map[model.Storage]map[string]string{}, places: map[placeKey]string{},
 		end: blobAlign, byHash: map[uint64][]*blobOut{}, byFrom: map[blobSource]*blobOut{}, zeros: map[string]*blobOut{},
@@ -215,8 +216,9 @@ func identByte(c byte, i int) bool {
 func (x *exporter) fresh(base string) string {
 	base = ident(base)
 	name := base
-	for i := 1; x.used[name]; i++ {
-		name = base + "_" + strconv.Itoa(i)
+	for x.used[name] {
+		x.next[base]++
+		name = base + "_" + strconv.Itoa(x.next[base])
 	}
 	x.used[name] = true
 	return name
@@ -447,7 +449,7 @@ func (x *exporter) static(base string, v any) string {
 			t.SetInt(i, int64(clamp32(n)))
 		}
 	case number:
-		t = model.NewTensor(v.d)
+		t = newNumbers(v.d)
 		t.Set(0, v.v)
 	case *model.Tensor:
 		t = v
@@ -486,6 +488,8 @@ func isComputed(k *model.Const) bool {
 	switch s := k.Storage.(type) {
 	case *model.Lazy:
 		return true
+	case *filled:
+		return s.n > 1<<20
 	case *derived:
 		return isComputed(s.of)
 	case packedBytes:

@@ -440,10 +440,10 @@ func broadcast(a, b model.Shape) model.Shape {
 func (e *emitter) clip() {
 	lo, hi := math.Inf(-1), math.Inf(1)
 	if t := e.static(1); t != nil {
-		lo = t.At(0)
+		lo = numberAt(t, 0)
 	}
 	if t := e.static(2); t != nil {
-		hi = t.At(0)
+		hi = numberAt(t, 0)
 	}
 	d := e.dtype(0)
 	switch {

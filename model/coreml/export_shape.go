@@ -223,7 +223,7 @@ func (e *emitter) pad() {
 	}
 	v := 0.0
 	if t := e.static(2); t != nil {
-		v = t.At(0)
+		v = numberAt(t, 0)
 	}
 	var val any = e.num(v)
 	if !e.dtype(0).IsFloat() {
@@ -278,7 +278,7 @@ func (e *emitter) oneHot() {
 		if vals.DType.IsFloat() {
 			return number{vals.At(i), vals.DType}
 		}
-		return int(vals.IntAt(i))
+		return int(numberAt(vals, i))
 	}
 	e.op("one_hot", param{"indices", e.in(0)}, param{"one_hot_vector_size", depth[0]}, param{"axis", e.n.Attrs.Int("axis", -1)}, param{"on_value", v(1)}, param{"off_value", v(0)})
 }

@@ -86,6 +86,9 @@ type importer struct {
 	scopes []map[string]*entry
 	infer  *ops.Inferer
 	used   map[string]bool         // names of values in the graph
+	next   map[string]int          // next suffix to try for a name
+	out    map[*model.Value]bool   // the graph's outputs
+	count  int                     // nodes made, blocks included
 	state  map[string]*model.Value // current value of every state
 	states []string
 	depth  int
@@ -109,7 +112,7 @@ func importModel(m *specModel, file func(string) ([]byte, error), o Options) (*m
 		spec: m, file: file,
 		blobs: map[string]*blobFile{}, tensors: map[blobKey]*model.Const{},
 		g:     &model.Graph{Format: "coreml", Opset: fn.opset, Meta: map[string]string{}},
-		infer: ops.NewInferer(), used: map[string]bool{}, state: map[string]*model.Value{},
+		infer: ops.NewInferer(), used: map[string]bool{}, next: map[string]int{}, out: map[*model.Value]bool{}, state: map[string]*model.Value{},
 	}
 	im.nodes = &im.g.Nodes
 	if want := opsetOf[m.version]; fn.opset != want && !slices.Contains([]string{"CoreML5", "CoreML6", "CoreML7", "CoreML8"}, fn.opset) {
@@ -119,7 +122,7 @@ func importModel(m *specModel, file func(string) ([]byte, error), o Options) (*m
 	err = im.run(func() {
 		im.inputs(fn, desc, o)
 		im.block(fn.block)
-		im.outputs(fn, desc)
+		im.outputs(fn)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("function %s: %w", quote(name), err)
@@ -279,15 +282,6 @@ func (f feature) defaultShape() []int {
 	return nil
 }
 
-func find(list []feature, name string) (feature, bool) {
-	for _, f := range list {
-		if f.name == name {
-			return f, true
-		}
-	}
-	return feature{}, false
-}
-
 func (im *importer) inputs(fn *function, desc *description, o Options) {
 	scope := map[string]*entry{}
 	im.scopes = append(im.scopes, scope)
@@ -299,15 +293,12 @@ func (im *importer) inputs(fn *function, desc *description, o Options) {
 	// The file's order of function inputs is that of the description in what
 	// coremltools writes; the description is what users see.
 	list := slices.Clone(fn.inputs)
-	rank := func(n named) int {
-		for i, f := range desc.inputs {
-			if f.name == n.name {
-				return i
-			}
-		}
-		return len(desc.inputs)
+	described := make(map[string]feature, len(desc.inputs))
+	rank := make(map[string]int, len(desc.inputs))
+	for i, f := range desc.inputs {
+		described[f.name], rank[f.name] = f, i-len(desc.inputs)
 	}
-	sort.SliceStable(list, func(i, j int) bool { return rank(list[i]) < rank(list[j]) })
+	sort.SliceStable(list, func(i, j int) bool { return rank[list[i].name] < rank[list[j].name] })
 	for _, n := range list {
 		if scope[n.name] != nil {
 			failf("two inputs named %s", quote(n.name))
@@ -328,12 +319,12 @@ func (im *importer) inputs(fn *function, desc *description, o Options) {
 			failf("input %s is a %s (want a tensor)", quote(n.name), t)
 		}
 		shape := t.shape.Clone()
-		f, described := find(desc.inputs, n.name)
+		f := described[n.name]
 		if want, ok := o.Shapes[n.name]; ok {
 			shape = pick(n.name, t, f, want)
 		} else if t.vary || !shape.Known() {
 			d := f.defaultShape()
-			if !described || d == nil {
+			if d == nil {
 				failf("input %s has the flexible shape %v and no default; give one with --shape %s=...", quote(n.name), shape, n.name)
 			}
 			shape = pick(n.name, t, f, d)
@@ -411,15 +402,15 @@ func (im *importer) input(name string, d model.DType, s model.Shape) *model.Valu
 
 // outputs sets the graph's outputs: those of the block, then the new values of
 // the states.
-func (im *importer) outputs(fn *function, desc *description) {
+func (im *importer) outputs(fn *function) {
 	for _, name := range fn.block.outputs {
 		e := im.lookup(name)
 		switch {
 		case e.v != nil:
-			if slices.Contains(im.g.Outputs, e.v) && e.v.Name == name {
+			if im.out[e.v] && e.v.Name == name {
 				continue
 			}
-			im.g.Outputs = append(im.g.Outputs, im.named(e.v, name))
+			im.output(im.named(e.v, name))
 		case e.dict || e.list != nil:
 			// A label or a dictionary; classify has put the probabilities
 			// into the scope under the dictionary's name.
@@ -433,19 +424,23 @@ func (im *importer) outputs(fn *function, desc *description) {
 			continue // never written
 		}
 		out := im.named(v, im.fresh(s+"_out"))
-		im.g.Outputs = append(im.g.Outputs, out)
+		im.output(out)
 		im.g.Meta[MetaState+s] = out.Name
 	}
 	if len(im.g.Outputs) == 0 {
 		failf("no output")
 	}
-	_ = desc
+}
+
+func (im *importer) output(v *model.Value) {
+	im.g.Outputs = append(im.g.Outputs, v)
+	im.out[v] = true
 }
 
 // named returns v under the given name, through an Identity where v is an
 // input, a constant, or has another name already.
 func (im *importer) named(v *model.Value, name string) *model.Value {
-	if v.Name == name && v.Producer != nil && !slices.Contains(im.g.Outputs, v) {
+	if v.Name == name && v.Producer != nil && !im.out[v] {
 		return v
 	}
 	out := &model.Value{Name: name}
@@ -460,12 +455,16 @@ func (im *importer) named(v *model.Value, name string) *model.Value {
 // fresh returns a name that no value has.
 func (im *importer) fresh(base string) string {
 	name := base
-	for i := 1; im.used[name]; i++ {
-		name = base + "_" + strconv.Itoa(i)
+	for im.used[name] {
+		im.next[base]++
+		name = base + "_" + strconv.Itoa(im.next[base])
 	}
 	im.used[name] = true
 	return name
 }
+
+// maxNodes bounds the graph: nested loops are unrolled once a level.
+const maxNodes = 1 << 20
 
 // add appends a node and infers its outputs.
 func (im *importer) add(n *model.Node) {
@@ -473,6 +472,9 @@ func (im *importer) add(n *model.Node) {
 		if v != nil {
 			v.Producer = n
 		}
+	}
+	if im.count++; im.count > maxNodes {
+		failf("more than %d operators", maxNodes)
 	}
 	if err := im.infer.Node(n); err != nil {
 		panic(importError{fmt.Errorf("%s", strings.TrimPrefix(err.Error(), "ops: "))})

@@ -169,7 +169,7 @@ func (c *call) normalize(x, g *model.Value, mode string, align bool) *model.Valu
 		if h < 1 || w < 1 {
 			failf("an input of unknown size %v", x.Shape)
 		}
-		mul, add := model.NewTensor(g.DType, 2), model.NewTensor(g.DType, 2)
+		mul, add := newNumbers(g.DType, 2), newNumbers(g.DType, 2)
 		for i, n := range []int{w, h} {
 			if align {
 				mul.Set(i, 2/float64(max(n-1, 1)))

@@ -56,13 +56,13 @@ func init() {
 		if t := c.op.outputs[0].typ; t.kind == kindTensor && t.dtype != model.Invalid {
 			d = t.dtype
 		}
-		vals := model.NewTensor(d, 2)
+		vals := newNumbers(d, 2)
 		vals.Set(1, 1)
 		if off != nil {
-			vals.Set(0, off.At(0))
+			vals.Set(0, numberAt(off, 0))
 		}
 		if on != nil {
-			vals.Set(1, on.At(0))
+			vals.Set(1, numberAt(on, 0))
 		}
 		a := c.int("axis", -1)
 		c.result("OneHot", model.Attrs{"axis": axis(a, rank(x)+1)}, x, c.int64s("depth", c.int("one_hot_vector_size", 1)), c.constValue("values", model.NewConst(vals)))

@@ -83,7 +83,7 @@ func (c *call) recurrent(op model.Op, gates []int) {
 			attrs["linear_before_reset"] = b2i(c.bool("reset_after", false))
 		}
 		attrs["activations"] = append(acts, activation(c.str("activation", "tanh")))
-		if k := c.one("clip"); k != nil && !math.IsInf(k.At(0), 0) {
+		if k := c.one("clip"); k != nil && !math.IsInf(numberAt(k, 0), 0) {
 			failf("clip %v (clipping the cell state is not supported)", k.At(0))
 		}
 		for len(ins) > 3 && ins[len(ins)-1] == nil {

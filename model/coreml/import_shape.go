@@ -434,7 +434,7 @@ func (c *call) sliceUpdate() {
 		failf("x of shape %v and update of shape %v", x.Shape, u.Shape)
 	}
 	step := c.ints("stride", slices.Repeat([]int{1}, r))
-	bm, em, sm := c.mask("begin_mask", r), c.mask("end_mask", r), c.mask("squeeze_mask", r)
+	bm, sm := c.mask("begin_mask", r), c.mask("squeeze_mask", r)
 	if len(step) != r || slices.ContainsFunc(step, func(s int) bool { return s < 1 }) {
 		failf("strides %v", step)
 	}
@@ -466,31 +466,33 @@ func (c *call) sliceUpdate() {
 		failf("an update of shape %v for x of shape %v", u.Shape, x.Shape)
 	}
 	n := model.Shape(shape).Elems()
-	if n < 0 || n > x.Shape.Elems() || n*int64(r) > 1<<28 {
+	if n < 0 || n > x.Shape.Elems() || n > maxTensor/int64(8*max(r, 1)) {
 		failf("an update of shape %v for x of shape %v", u.Shape, x.Shape)
 	}
-	_ = em
-	grid := model.NewTensor(model.Int64, append(slices.Clone(shape), r)...)
-	at := make([]int, r)
-	for k := 0; k < int(n); k++ {
-		for i := range r {
-			lo := 0
-			if !bm[i] && begin != nil {
-				lo = begin[i]
-				if lo < 0 {
-					lo += x.Shape[i]
-				}
+	first := make([]int, r)
+	for i := range r {
+		if !bm[i] && begin != nil {
+			if first[i] = begin[i]; first[i] < 0 {
+				first[i] += x.Shape[i]
 			}
-			grid.SetInt(k*r+i, int64(lo+at[i]*step[i]))
-		}
-		for i := r - 1; i >= 0; i-- {
-			if at[i]++; at[i] < shape[i] {
-				break
-			}
-			at[i] = 0
 		}
 	}
-	idx := c.constValue("indices", model.NewConst(grid))
+	idx := c.constValue("indices", model.NewLazy(model.Int64, append(slices.Clone(shape), r), func() (*model.Tensor, error) {
+		grid := model.NewTensor(model.Int64, append(slices.Clone(shape), r)...)
+		at := make([]int, r)
+		for k := 0; k < int(n); k++ {
+			for i := range r {
+				grid.SetInt(k*r+i, int64(first[i]+at[i]*step[i]))
+			}
+			for i := r - 1; i >= 0; i-- {
+				if at[i]++; at[i] < shape[i] {
+					break
+				}
+				at[i] = 0
+			}
+		}
+		return grid, nil
+	}))
 	if begin == nil {
 		b := c.as64(c.in("begin"))
 		if slices.Contains(bm, true) {
@@ -543,13 +545,19 @@ func (c *call) slidingWindows() {
 		failf("windows of %d at stride %d of an axis of %d", size, stride, d)
 	}
 	n := (d-size)/stride + 1
-	t := model.NewTensor(model.Int64, n, size)
-	for i := range n {
-		for j := range size {
-			t.SetInt(i*size+j, int64(i*stride+j))
-		}
+	shape := model.Shape{n, size}
+	if model.Int64.Bytes(shape.Elems()) > maxTensor {
+		failf("%d windows of %d", n, size)
 	}
-	c.result("Gather", model.Attrs{"axis": a}, x, c.constValue("indices", model.NewConst(t)))
+	c.result("Gather", model.Attrs{"axis": a}, x, c.constValue("indices", model.NewLazy(model.Int64, shape, func() (*model.Tensor, error) {
+		t := model.NewTensor(model.Int64, shape...)
+		for i := range n {
+			for j := range size {
+				t.SetInt(i*size+j, int64(i*stride+j))
+			}
+		}
+		return t, nil
+	})))
 }
 
 // through reshapes x to in, permutes it, and reshapes it to out, the

@@ -43,6 +43,31 @@ func (p *derived) Decode(d model.DType, s model.Shape) (*model.Tensor, error) {
 	return model.Dense{Tensor: p.val}.Decode(d, s)
 }
 
+// filled is a constant of one repeated value, which takes no memory: a file of
+// a few bytes can ask for many of them.
+type filled struct {
+	dtype model.DType
+	n     int64
+	v     float64
+}
+
+// Form returns FormDense.
+func (f *filled) Form() model.Form { return model.FormDense }
+
+// StoredBytes returns the size the values have where they are written.
+func (f *filled) StoredBytes() int64 { return f.dtype.Bytes(f.n) }
+
+// Decode makes the values.
+func (f *filled) Decode(d model.DType, s model.Shape) (*model.Tensor, error) {
+	t := model.NewTensor(f.dtype, int(f.n))
+	if f.v != 0 {
+		for i := range t.Len() {
+			t.Set(i, f.v)
+		}
+	}
+	return model.Dense{Tensor: t}.Decode(d, s)
+}
+
 // permuteConst returns a constant with permuted axes whose storage stays as
 // compressed as it was: codes, scales, indices, tables and masks are permuted
 // when somebody decodes them.
