@@ -364,3 +364,42 @@ func TestCoremltoolsActivations(t *testing.T) {
 		})
 	}
 }
+
+// TestZeroChannel quantises again what coremltools' weights with an all-zero
+// channel decode to: the codes, scales and zero points come out as they wrote
+// them.
+func TestZeroChannel(t *testing.T) {
+	for _, name := range []string{"zero_channel_linear_symmetric_iOS16", "zero_channel_linear_symmetric_iOS18", "zero_channel_linear_iOS16"} {
+		found := false
+		for k, want := range weightList(load(t, testutil.Shared(t, "fixtures/mlpackage/special/"+name+".mlpackage"))) {
+			s, ok := want.Storage.(*model.Affine)
+			if !ok {
+				continue
+			}
+			scales := decode(t, s.Scale)
+			for i := range scales.Len() {
+				found = found || scales.At(i) == 0
+			}
+			v := decode(t, want)
+			cfg := Linear{DType: s.Codes.DType, Granularity: model.PerChannel, Asymmetric: !strings.Contains(name, "symmetric")}
+			got, reason, err := newCompressor().linear(cfg, denseWeight(v, "Conv"))
+			if err != nil || reason != "" {
+				t.Fatal(reason, err)
+			}
+			if d := diffConst(t, got, want, false); d != "" && !cfg.Asymmetric { // an asymmetric range does not come back exactly
+				t.Errorf("%s %s: %s", name, k, d)
+			}
+			if cfg.Asymmetric {
+				a := got.Storage.(*model.Affine)
+				for i := range scales.Len() {
+					if scales.At(i) == 0 && (decode(t, a.Scale).At(i) != 0 || decode(t, a.Zero).At(i) != decode(t, s.Zero).At(i)) {
+						t.Errorf("%s %s: channel %d has scale %v, zero %v", name, k, i, decode(t, a.Scale).At(i), decode(t, a.Zero).At(i))
+					}
+				}
+			}
+		}
+		if !found {
+			t.Errorf("%s: no all-zero channel", name)
+		}
+	}
+}
