@@ -116,3 +116,28 @@ func ExampleConvShape_MACs() {
 	fmt.Println(cs(64, 64, 56, 3, 1, 1).MACs())
 	// Output: 115605504
 }
+
+func BenchmarkPack(b *testing.B) {
+	r := rand.New(rand.NewPCG(1, 1))
+	for _, bs := range benchShapes {
+		s := bs.s
+		w := randF32(r, s.OutC*s.InC/s.Groups*s.KH*s.KW)
+		q := make([]int8, len(w))
+		b.Run(bs.name, func(b *testing.B) {
+			b.SetBytes(int64(4 * len(w)))
+			for i := 0; i < b.N; i++ {
+				if _, err := NewConvF32(s, w, Epilogue{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(bs.name+"/i8", func(b *testing.B) {
+			b.SetBytes(int64(len(w)))
+			for i := 0; i < b.N; i++ {
+				if _, err := NewConvI8(ConvI8Config{Shape: s, Weights: q, WScale: []float32{1}, In: QParams{Scale: 1}}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -113,9 +113,6 @@ type ocTile struct {
 	w          int // offset of its packed weights, elements
 }
 
-// tapElem is one input value of a packed weight column; ic < 0 is padding.
-type tapElem struct{ ic, kh, kw int }
-
 // convPlan is the geometry shared by the float and int8 convolutions.
 type convPlan struct {
 	s        ConvShape
@@ -131,9 +128,8 @@ type convPlan struct {
 	bufLen   int // elements of the buffer
 	taps     []tap
 	tiles    []ocTile
-	elems    [][]tapElem // per tile, in weight order
-	wLen     int         // elements of packed weights
-	group4   bool        // pad taps to 4 elements (int8)
+	wLen     int  // elements of packed weights
+	group4   bool // pad taps to 4 elements (int8)
 	icBlocks int
 	ocBlocks int
 }
@@ -198,24 +194,12 @@ func newConvPlan(s ConvShape, es, nb int, group4, mustCopy bool) *convPlan {
 	if p.via != viaDirect {
 		lineLen, planeRows = p.bufW*p.bufC, p.bufRows
 	}
-	icg, ocg := s.InC/s.Groups, s.OutC/s.Groups
 	for b := 0; b < p.ocBlocks; b += nb {
 		t := ocTile{block: b, nb: min(nb, p.ocBlocks-b), tap0: len(p.taps), w: p.wLen}
-		// Input channels that the tile's groups read.
-		g0 := b * Block / ocg
-		g1 := (min((b+t.nb)*Block, s.OutC) - 1) / ocg
-		c0, c1 := g0*icg, (g1+1)*icg
-		var el []tapElem
-		add := func(off, n int, f func(k int) tapElem) {
-			for k := 0; k < n; k++ {
-				el = append(el, f(k))
-			}
+		c0, c1 := p.reads(&t)
+		add := func(off, n int) {
 			if group4 {
-				for n%4 != 0 {
-					el = append(el, tapElem{ic: -1})
-					n++
-				}
-				n /= 4
+				n = ceilDiv(n, 4)
 			}
 			p.taps = append(p.taps, tap{int64(off * es), int64(n)})
 		}
@@ -224,48 +208,113 @@ func newConvPlan(s ConvShape, es, nb int, group4, mustCopy bool) *convPlan {
 				for kh := 0; kh < s.KH; kh++ {
 					off := (ic*p.bufRows + kh*s.DilH) * p.bufW
 					if s.DilW == 1 {
-						add(off, s.KW, func(k int) tapElem { return tapElem{ic, kh, k} })
+						add(off, s.KW)
 						continue
 					}
 					for kw := 0; kw < s.KW; kw++ {
-						add(off+kw*s.DilW, 1, func(int) tapElem { return tapElem{ic, kh, kw} })
+						add(off+kw*s.DilW, 1)
 					}
 				}
 			}
 		} else {
 			for ib := c0 / Block; ib*Block < c1; ib++ {
-				lo, hi := max(c0, ib*Block), min(c1, (ib+1)*Block)
-				if group4 {
-					lo -= lo % 4
-				}
+				lo, hi := p.channels(ib, c0, c1)
 				for kh := 0; kh < s.KH; kh++ {
 					for kw := 0; kw < s.KW; kw++ {
 						off := (ib*planeRows+kh*s.DilH)*lineLen + kw*s.DilW*Block + lo%Block
-						add(off, hi-lo, func(k int) tapElem { return tapElem{lo + k, kh, kw} })
+						add(off, hi-lo)
 					}
 				}
 			}
 		}
 		t.tapN = len(p.taps) - t.tap0
-		p.wLen += len(el) * t.nb * Block
+		for _, tp := range p.taps[t.tap0:] {
+			n := int(tp.n)
+			if group4 {
+				n *= 4
+			}
+			p.wLen += n * t.nb * Block
+		}
 		p.tiles = append(p.tiles, t)
-		p.elems = append(p.elems, el)
 	}
 	return p
 }
 
-// weightIndex returns where the OIHW weight of output channel oc and element e
-// is, or -1 where the channel does not read it.
-func (p *convPlan) weightIndex(oc int, e tapElem) int {
+// reads returns the input channels [c0, c1) that the groups of a tile read.
+func (p *convPlan) reads(t *ocTile) (c0, c1 int) {
+	icg, ocg := p.s.InC/p.s.Groups, p.s.OutC/p.s.Groups
+	last := min((t.block+t.nb)*Block, p.s.OutC) - 1
+	return t.block * Block / ocg * icg, (last/ocg + 1) * icg
+}
+
+// channels returns the part of block ib that the taps over [c0, c1) cover,
+// starting at a group of four bytes for int8.
+func (p *convPlan) channels(ib, c0, c1 int) (lo, hi int) {
+	lo, hi = max(c0, ib*Block), min(c1, (ib+1)*Block)
+	if p.group4 {
+		lo -= lo % 4
+	}
+	return lo, hi
+}
+
+// packTile writes the OIHW weights of a tile to dst (zeroed) in the order of
+// its taps: 16*nb output channels for each input value, or for int8 four input
+// values for each channel.
+func packTile[T float32 | int8](p *convPlan, t *ocTile, dst, weights []T) {
 	s := &p.s
-	if oc >= s.OutC || e.ic < 0 || e.ic >= s.InC {
-		return -1
+	icg, ocg, kk, width := s.InC/s.Groups, s.OutC/s.Groups, s.KH*s.KW, t.nb*Block
+	step := 1 // input values side by side
+	if p.group4 {
+		step = 4
 	}
-	icg, ocg := s.InC/s.Groups, s.OutC/s.Groups
-	if e.ic/icg != oc/ocg {
-		return -1
+	if p.via == viaPlanar {
+		n := ceilDiv(s.KW, step) * step * width // of a row of KW taps
+		if s.DilW != 1 {
+			n = s.KW * step * width
+		}
+		for j := 0; j < min(width, s.OutC-t.block*Block); j++ {
+			src := weights[(t.block*Block+j)*icg*kk:]
+			for r := 0; r < s.InC*s.KH; r++ {
+				for kw := 0; kw < s.KW; kw++ {
+					at := (kw/step*width+j)*step + kw%step
+					if s.DilW != 1 {
+						at = (kw*width + j) * step
+					}
+					dst[r*n+at] = src[r*s.KW+kw]
+				}
+			}
+		}
+		return
 	}
-	return ((oc*icg+e.ic%icg)*s.KH+e.kh)*s.KW + e.kw
+	c0, c1 := p.reads(t)
+	for ib := c0 / Block; ib*Block < c1; ib++ {
+		lo, hi := p.channels(ib, c0, c1)
+		tapLen := ceilDiv(hi-lo, step) * step * width
+		for j := 0; j < min(width, s.OutC-t.block*Block); j++ {
+			oc := t.block*Block + j
+			first := oc / ocg * icg // of the channel's group
+			a, b := max(lo, first), min(hi, first+icg)
+			if a >= b {
+				continue
+			}
+			src := weights[(oc*icg+a-first)*kk : (oc*icg+b-first)*kk]
+			if kk == 1 && step == 4 && (a-lo)%4 == 0 {
+				for k := a - lo; len(src) >= 4; k += 4 {
+					copy(dst[(k/4*width+j)*4:][:4], src)
+					src, a = src[4:], a+4
+				}
+			}
+			for ic := a; ic < b; ic++ {
+				k := ic - lo
+				d := dst[(k/step*width+j)*step+k%step:]
+				for i, v := range src[:kk] {
+					d[i*tapLen] = v
+				}
+				src = src[kk:]
+			}
+		}
+		dst = dst[kk*tapLen:]
+	}
 }
 
 // chunks returns how one image is cut: along rows (or flat positions).

@@ -49,18 +49,10 @@ func NewConvF32(s ConvShape, weights []float32, ep Epilogue) (*ConvF32, error) {
 	}
 	c.plan = newConvPlan(s, 4, c.mk.nb, false, false)
 	c.w = make([]float32, c.plan.wLen, c.plan.wLen+wSlack)
-	for ti, t := range c.plan.tiles {
-		d := c.w[t.w:]
-		for _, e := range c.plan.elems[ti] {
-			for j := 0; j < t.nb*Block; j++ {
-				if k := c.plan.weightIndex(t.block*Block+j, e); k >= 0 {
-					d[j] = weights[k]
-				}
-			}
-			d = d[t.nb*Block:]
-		}
+	for i := range c.plan.tiles {
+		t := &c.plan.tiles[i]
+		packTile(c.plan, t, c.w[t.w:], weights)
 	}
-	c.plan.elems = nil
 	return c, nil
 }
 

@@ -71,20 +71,10 @@ func NewConvI8(cfg ConvI8Config) (*ConvI8, error) {
 	} else {
 		c.plan = newConvPlan(s, 1, c.mk.nb, true, cfg.In.Signed)
 		c.w = make([]int8, c.plan.wLen, c.plan.wLen+4*wSlack)
-		for ti, t := range c.plan.tiles {
-			d := c.w[t.w:]
-			for i, e := range c.plan.elems[ti] {
-				for j := 0; j < t.nb*Block; j++ {
-					if k := c.plan.weightIndex(t.block*Block+j, e); k >= 0 {
-						d[j*4+i%4] = cfg.Weights[k]
-					}
-				}
-				if i%4 == 3 {
-					d = d[4*t.nb*Block:]
-				}
-			}
+		for i := range c.plan.tiles {
+			t := &c.plan.tiles[i]
+			packTile(c.plan, t, c.w[t.w:], cfg.Weights)
 		}
-		c.plan.elems = nil
 	}
 	c.cfg.Weights = nil
 	return c, nil
