@@ -9,5 +9,7 @@ func (a *app) commands() []*cobra.Command {
 		a.benchCommand(),
 		a.inspectCommand(),
 		a.devicesCommand(),
+		a.compressCommand(),
+		a.convertCommand(),
 	}
 }
