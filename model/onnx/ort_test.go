@@ -1,0 +1,278 @@
+package onnx_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/triune-sim/triune/internal/testutil"
+	"github.com/triune-sim/triune/model"
+	"github.com/triune-sim/triune/model/onnx"
+	"github.com/triune-sim/triune/model/ops"
+	"github.com/triune-sim/triune/model/passes"
+	"github.com/triune-sim/triune/model/zoo"
+	"github.com/triune-sim/triune/quant"
+)
+
+// runtimeDir finds ONNX Runtime for Node: TRIUNE_ORT, or bench/peers/ort after
+// "npm install" there.
+func runtimeDir(t *testing.T) string {
+	t.Helper()
+	dir := os.Getenv("TRIUNE_ORT")
+	if dir == "" {
+		dir = filepath.Join(testutil.Root(t), "bench", "peers", "ort")
+	}
+	if _, err := os.Stat(filepath.Join(dir, "node_modules", "onnxruntime-node")); err != nil {
+		t.Skipf("ONNX Runtime is not here: npm install --ignore-scripts onnxruntime-node in %s (TRIUNE_ORT names another folder)", dir)
+	}
+	if _, err := exec.LookPath("node"); err != nil {
+		t.Skip("node is not installed")
+	}
+	return dir
+}
+
+// job is a graph to run in ONNX Runtime.
+type job struct {
+	graph *model.Graph
+	feeds map[string]*model.Tensor
+}
+
+// runORT writes the graphs, runs them and returns their outputs by position.
+func runORT(t *testing.T, jobs []job) ([][]*model.Tensor, error) {
+	t.Helper()
+	dir := t.TempDir()
+	var list []map[string]any
+	for k, j := range jobs {
+		base := filepath.Join(dir, fmt.Sprint(k))
+		if err := onnx.Save(base+".onnx", j.graph); err != nil {
+			t.Fatal(err)
+		}
+		feeds := map[string]any{}
+		for i, v := range j.graph.Inputs {
+			x := j.feeds[v.Name]
+			f := fmt.Sprintf("%s.in%d", base, i)
+			if err := os.WriteFile(f, x.Data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			kind := x.DType.String()
+			if n, ok := strings.CutPrefix(kind, "fp"); ok {
+				kind = "float" + n
+			}
+			feeds[v.Name] = map[string]any{"file": f, "shape": x.Shape, "type": kind}
+		}
+		list = append(list, map[string]any{"model": base + ".onnx", "feeds": feeds, "out": base + ".out"})
+	}
+	b, err := json.Marshal(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "jobs.json")
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("node", filepath.Join("testdata", "ort.js"), file)
+	cmd.Env = append(os.Environ(), "NODE_PATH="+filepath.Join(runtimeDir(t), "node_modules"))
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	js, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
+	}
+	var meta [][]struct {
+		Name, Type string
+		Shape      []int
+	}
+	if err := json.Unmarshal(js, &meta); err != nil {
+		return nil, err
+	}
+	res := make([][]*model.Tensor, len(jobs))
+	for k := range meta {
+		for i, m := range meta[k] {
+			b, err := os.ReadFile(filepath.Join(dir, fmt.Sprintf("%d.out.%d.bin", k, i)))
+			if err != nil {
+				return nil, err
+			}
+			d, err := model.ParseDType(m.Type)
+			if err != nil {
+				return nil, err
+			}
+			res[k] = append(res[k], &model.Tensor{DType: d, Shape: m.Shape, Data: b})
+		}
+	}
+	return res, nil
+}
+
+func seeded(g *model.Graph, seed uint64) map[string]*model.Tensor {
+	r := rand.New(rand.NewPCG(seed, 7))
+	in := map[string]*model.Tensor{}
+	for _, v := range g.Inputs {
+		x := model.NewTensor(v.DType, v.Shape...)
+		for i := range x.Len() {
+			if v.DType.IsFloat() {
+				x.Set(i, r.NormFloat64())
+			}
+		}
+		in[v.Name] = x
+	}
+	return in
+}
+
+// compressed builds a zoo network and applies a scheme ("" for neither passes
+// nor scheme).
+func compressed(t *testing.T, network, scheme string) *model.Graph {
+	t.Helper()
+	g, err := zoo.Build(network)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if scheme == "" {
+		return g
+	}
+	if err := passes.Default(g); err != nil {
+		t.Fatal(err)
+	}
+	s, err := quant.Parse(scheme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, _, err = quant.Apply(g, s, quant.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// TestONNXRuntime writes zoo networks, float and with compressed weights, and
+// compares what ONNX Runtime computes with the reference executor.
+func TestONNXRuntime(t *testing.T) {
+	runtimeDir(t)
+	for _, c := range [][2]string{
+		{"mobilenet_v2", ""}, {"mobilenet_v2", "fp32"}, {"mobilevit_v2", "fp32"}, {"squeezenet1_1", ""},
+		{"mobilenet_v2", "fp32+w8"}, {"mobilenet_v2", "fp32+w4b32"},
+	} {
+		t.Run(c[0]+" "+c[1], func(t *testing.T) {
+			g := compressed(t, c[0], c[1])
+			in := seeded(g, 11)
+			got, err := runORT(t, []job{{g, in}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := ops.EvalGraph(context.Background(), g, in, ops.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, v := range g.Outputs {
+				var diff, top float64
+				for k, w := range want[v.Name].Float32s() {
+					diff, top = max(diff, math.Abs(got[0][i].At(k)-float64(w))), max(top, math.Abs(float64(w)))
+				}
+				if !(diff <= 1e-4*top) {
+					t.Errorf("%s: error %.3g of the largest value, want at most 1e-4", v.Name, diff/top)
+				} else {
+					t.Logf("%s: error %.3g of the largest value", v.Name, diff/top)
+				}
+			}
+		})
+	}
+}
+
+// TestONNXRuntimeInt8 compares a W8A8 network piece by piece: each piece gets
+// the codes that the reference executor has there and runs to the next
+// QuantizeLinear. (Through the whole network a single rounding that falls the
+// other way is amplified by every quantiser behind it.) At most 0.1 % of the
+// codes may differ, by one step.
+func TestONNXRuntimeInt8(t *testing.T) {
+	runtimeDir(t)
+	for _, network := range []string{"mobilenet_v2", "squeezenet1_1", "mobilenet_v2_qdq.onnx"} {
+		var g *model.Graph
+		if strings.HasSuffix(network, ".onnx") {
+			var err error
+			if g, err = onnx.Load(testutil.Shared(t, "fixtures/onnx/"+network), onnx.Options{}); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			g = compressed(t, network, "fp32+w8a8")
+		}
+		values := map[*model.Value]*model.Tensor{}
+		in := seeded(g, 5)
+		for _, v := range g.Inputs {
+			values[v] = in[v.Name]
+		}
+		if _, err := ops.EvalGraph(context.Background(), g, in, ops.Options{Hook: func(n *model.Node, out []*model.Tensor) error {
+			if n.Op == "QuantizeLinear" {
+				values[n.Outputs[0]] = out[0]
+			}
+			return nil
+		}}); err != nil {
+			t.Fatal(err)
+		}
+		var jobs []job
+		var want []*model.Tensor
+		for _, n := range g.Nodes {
+			if n.Op != "QuantizeLinear" || n.Inputs[0].Producer == nil || n.Inputs[0].Producer.Op == "DequantizeLinear" {
+				continue
+			}
+			p := piece(n)
+			feeds := map[string]*model.Tensor{}
+			for _, v := range p.Inputs {
+				if values[v] == nil {
+					t.Fatalf("%s: the piece of %q reads %q", network, n.Name, v.Name)
+				}
+				feeds[v.Name] = values[v]
+			}
+			jobs, want = append(jobs, job{p, feeds}), append(want, values[n.Outputs[0]])
+		}
+		got, err := runORT(t, jobs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		total, off := 0, 0
+		for k, w := range want {
+			for i := range w.Len() {
+				switch d := got[k][0].IntAt(i) - w.IntAt(i); {
+				case d == 0:
+				case d == 1 || d == -1:
+					off++
+				default:
+					t.Fatalf("%s: %q: code %d is %d, want %d", network, jobs[k].graph.Outputs[0].Name, i, got[k][0].IntAt(i), w.IntAt(i))
+				}
+			}
+			total += w.Len()
+		}
+		t.Logf("%s: %d pieces, %d of %d codes differ by one step", network, len(jobs), off, total)
+		if len(jobs) < 20 || off > total/1000 {
+			t.Errorf("%s: %d of %d codes in %d pieces differ, want at most 0.1 %%", network, off, total, len(jobs))
+		}
+	}
+}
+
+// piece is the part of a graph from the last quantised tensors to a quantize
+// node, as a graph that shares the nodes.
+func piece(q *model.Node) *model.Graph {
+	g := &model.Graph{Name: "piece", Outputs: q.Outputs}
+	seen := map[*model.Value]bool{}
+	var walk func(n *model.Node)
+	walk = func(n *model.Node) {
+		for _, v := range n.Inputs {
+			switch {
+			case v == nil || v.Const != nil || seen[v]:
+			case v.Producer == nil || v.Producer.Op == "QuantizeLinear":
+				seen[v] = true
+				g.Inputs = append(g.Inputs, v)
+			default:
+				seen[v] = true
+				walk(v.Producer)
+			}
+		}
+		g.Nodes = append(g.Nodes, n)
+	}
+	walk(q)
+	return g
+}
