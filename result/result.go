@@ -49,6 +49,10 @@ type Prediction struct {
 	FloorEnergyMJ float64 `json:"floor_energy_mj"`
 	IdleEnergyMJ  float64 `json:"idle_energy_mj"`
 
+	// OptimalMS is the latency of the optimal plan under the same mask and
+	// pins, where it is known: for the policies optimal, coreml and greedy.
+	OptimalMS float64 `json:"optimal_ms,omitempty"`
+
 	// Exact is false when a search had to be cut short; GapPct then bounds how
 	// far the plan may be above the best one, in percent of a lower bound.
 	Exact  bool    `json:"exact"`

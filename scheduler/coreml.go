@@ -2,6 +2,10 @@ package scheduler
 
 import "github.com/triune-sim/triune/units"
 
+// neModelLimit is the greatest model that the Neural Engine of an iPhone, and
+// of macOS 27, takes (coremltools' bisect_model, eeANE's release notes).
+const neModelLimit = 1 << 30
+
 // CoreML writes the placement that the known rules of Core ML give:
 //
 //  1. The Neural Engine runs every layer that it supports (fp32-typed layers,
@@ -15,7 +19,9 @@ import "github.com/triune-sim/triune/units"
 //  4. Without a Neural Engine (masked, missing, or refusing the whole
 //     program), the GPU runs what it supports and the CPU the rest, under
 //     rule 3.
-//  5. A graph so small that the CPU alone is no slower stays on the CPU.
+//  5. The Neural Engine takes no model of more than 1 GiB of weights: a greater
+//     one goes as if there were none.
+//  6. A graph so small that the CPU alone is no slower stays on the CPU.
 //
 // Sources: hollance/neural-engine (switches, order of preference), Apple's
 // authoring rules for the Neural Engine (segmentation of the graph, cost of
@@ -26,12 +32,14 @@ func (p *Problem) CoreML(dst []units.Kind) {
 	n := len(p.Layers)
 	preferred := units.NE
 	last := -1
+	weights := int64(0)
 	for i := range p.Layers {
 		if p.Layers[i].Allowed>>units.NE&1 != 0 {
 			last = i
+			weights += p.Layers[i].Cost[units.NE].ResidentBytes
 		}
 	}
-	if last < 0 {
+	if last < 0 || weights > neModelLimit {
 		preferred = units.GPU
 	}
 	var t Timing
@@ -40,7 +48,11 @@ func (p *Problem) CoreML(dst []units.Kind) {
 		return t.LatencyMS
 	}
 	for i := range p.Layers {
-		dst[i] = p.pick(i, preferred, units.CPU, units.GPU)
+		if preferred == units.NE {
+			dst[i] = p.pick(i, units.NE, units.CPU, units.GPU)
+		} else {
+			dst[i] = p.pick(i, units.GPU, units.CPU, units.NE)
+		}
 	}
 	best := price()
 	if preferred == units.NE && last < n-1 {

@@ -2,6 +2,8 @@ package scheduler
 
 import (
 	"fmt"
+	"math"
+	"strconv"
 	"strings"
 
 	"github.com/triune-sim/triune/units"
@@ -66,6 +68,62 @@ func (o Objective) orLatency() Objective {
 func (o Objective) Of(latencyMS, energyMJ float64) float64 {
 	o = o.orLatency()
 	return o.Latency*latencyMS + o.Energy*energyMJ
+}
+
+// ParseObjective reads what a plan is to minimise, for the --objective flag:
+// latency, energy, edp or throughput, or weights of a ms and a mJ
+// ("latency=1,energy=0.25").
+func ParseObjective(s string) (Policy, Objective, error) {
+	switch s {
+	case "", "latency":
+		return Optimal, Objective{}, nil
+	case "energy":
+		return Energy, Objective{}, nil
+	case "edp":
+		return EDP, Objective{}, nil
+	case "throughput":
+		return Throughput, Objective{}, nil
+	}
+	var o Objective
+	for _, part := range strings.Split(s, ",") {
+		k, v, _ := strings.Cut(part, "=")
+		w, err := strconv.ParseFloat(strings.TrimSpace(v), 64)
+		k = strings.TrimSpace(k)
+		if err != nil || !(w >= 0) || math.IsInf(w, 1) || k != "latency" && k != "energy" {
+			return "", o, fmt.Errorf("scheduler: objective %q: want latency, energy, edp, throughput, or weights such as latency=1,energy=0.25", s)
+		}
+		if k == "latency" {
+			o.Latency = w
+		} else {
+			o.Energy = w
+		}
+	}
+	if o == (Objective{}) {
+		return "", o, fmt.Errorf("scheduler: objective %q weighs nothing", s)
+	}
+	return Optimal, o, nil
+}
+
+// ParseResident reads a limit of resident weight bytes, "UNIT=SIZE", into
+// limits. The size is in bytes or has one of the units kB, MB, GB (decimal).
+func ParseResident(s string, limits *[units.NumKinds]int64) error {
+	u, size, ok := strings.Cut(s, "=")
+	k, err := ParseUnit(u)
+	if !ok || err != nil {
+		return fmt.Errorf("scheduler: memory limit %q: want UNIT=SIZE, for example ne=64MB", s)
+	}
+	num, scale := strings.TrimSpace(size), 1.0
+	for suffix, f := range map[string]float64{"kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9} {
+		if n, found := strings.CutSuffix(num, suffix); found {
+			num, scale = strings.TrimSpace(n), f
+		}
+	}
+	v, err := strconv.ParseFloat(num, 64)
+	if err != nil || !(v*scale >= 1) || v*scale > 1e18 {
+		return fmt.Errorf("scheduler: memory limit %q: %q is no size (want bytes, or a number with kB, MB or GB)", s, size)
+	}
+	limits[k] = int64(v * scale)
+	return nil
 }
 
 // Pin is one rule about layers: those that Pattern matches run on Unit

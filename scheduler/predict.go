@@ -98,6 +98,10 @@ func NewPrediction(net *model.Network, m *units.Machine, plan *Plan, meta Meta) 
 	low, high, notes := interval(m, plan)
 	r.LatencyP10MS, r.LatencyP90MS, r.Notes = r.LatencyMS*low, r.LatencyMS*high, notes
 	r.Summary = Summary(net, plan)
+	r.OptimalMS = plan.OptimalMS
+	if r.OptimalMS == 0 && plan.Overlap == nil && plan.Pipeline == nil && plan.Exact && plan.Policy == Optimal {
+		r.OptimalMS = plan.LatencyMS
+	}
 	return r
 }
 
@@ -180,7 +184,7 @@ func Summary(net *model.Network, plan *Plan) string {
 		main = units.CPU
 	}
 	if count[main] == n {
-		return fmt.Sprintf("all %d layers run on the %s, %.3g ms", n, main, plan.LatencyMS)
+		return fmt.Sprintf("all %d layers run on the %s, %.3g ms", n, main, plan.LatencyMS) + left(plan)
 	}
 	// What leaves, by operator and unit, in order of first appearance.
 	type group struct {
@@ -223,5 +227,16 @@ func Summary(net *model.Network, plan *Plan) string {
 		}
 		s += fmt.Sprintf("%d %s (%s)", x.n, x.op, x.unit)
 	}
-	return s + fmt.Sprintf("; they and the moves cost %.3g ms of %.3g", away, plan.LatencyMS)
+	return s + fmt.Sprintf("; they and the moves cost %.3g ms of %.3g", away, plan.LatencyMS) + left(plan)
+}
+
+// left says how many ms a policy that minimises nothing leaves on the table.
+func left(plan *Plan) string {
+	if plan.OptimalMS <= 0 || plan.Overlap != nil {
+		return ""
+	}
+	if d := plan.LatencyMS - plan.OptimalMS; d > 1e-9*plan.LatencyMS {
+		return fmt.Sprintf("; the optimal plan takes %.3g ms: %.3g ms are left on the table", plan.OptimalMS, d)
+	}
+	return "; this is also the optimal plan's latency"
 }

@@ -29,6 +29,9 @@ type Plan struct {
 	Cost, Bound float64
 	Exact       bool
 	Stats       Stats
+	// OptimalMS is the latency of the optimal plan, for the policies that
+	// minimise nothing (coreml, greedy); 0 otherwise.
+	OptimalMS float64
 	// Overlap is set when units may run at once (Options.Overlap). Layers
 	// then overlap in time: LatencyMS is less than the sum of the parts by
 	// Overlap.SavedMS.
@@ -82,6 +85,7 @@ type Solver struct {
 	order   orderer
 	assign  [2][]units.Kind
 	timing  Timing
+	beside  Plan // the optimum beside a policy that minimises nothing
 }
 
 // Solve places a network; the plan is the caller's to keep.
@@ -129,7 +133,7 @@ func (s *Solver) SolveProblem(p *Problem, o *Options, plan *Plan) error {
 	}
 	n := len(p.Layers)
 	plan.Units = grow(plan.Units, n)
-	plan.Stats, plan.Overlap, plan.Pipeline = Stats{}, nil, nil
+	plan.Stats, plan.Overlap, plan.Pipeline, plan.OptimalMS = Stats{}, nil, nil, 0
 	var err error
 	switch policy {
 	case Optimal:
@@ -157,6 +161,11 @@ func (s *Solver) SolveProblem(p *Problem, o *Options, plan *Plan) error {
 		}
 		plan.Cost = obj.Of(s.timing.LatencyMS, s.timing.EnergyMJ)
 		plan.Bound, plan.Exact = plan.Cost, true
+		s.beside.Units, s.beside.Stats = grow(s.beside.Units, n), Stats{}
+		if err := s.minimise(p, o, Objective{Latency: 1}, &s.beside); err != nil {
+			return err
+		}
+		plan.OptimalMS = s.beside.Cost
 	default:
 		_, err = ParsePolicy(string(policy))
 	}

@@ -266,3 +266,78 @@ func TestSolverReuse(t *testing.T) {
 		t.Errorf("a warm call allocates %v times", a)
 	}
 }
+
+func TestParseObjective(t *testing.T) {
+	for s, want := range map[string]struct {
+		p Policy
+		o Objective
+	}{
+		"latency": {Optimal, Objective{}}, "energy": {Energy, Objective{}}, "edp": {EDP, Objective{}}, "throughput": {Throughput, Objective{}},
+		"latency=1,energy=0.25": {Optimal, Objective{1, 0.25}}, "energy=2": {Optimal, Objective{0, 2}},
+	} {
+		if p, o, err := ParseObjective(s); err != nil || p != want.p || o != want.o {
+			t.Errorf("%q: %v %v %v", s, p, o, err)
+		}
+	}
+	for _, s := range []string{"speed", "latency=", "latency=-1", "latency=NaN", "energy=0", "power=1", "latency=1;energy=1"} {
+		if _, _, err := ParseObjective(s); err == nil || !strings.HasPrefix(err.Error(), "scheduler: ") {
+			t.Errorf("%q: error %v", s, err)
+		}
+	}
+	var limits [NumUnits]int64
+	for s, want := range map[string]int64{"ne=64MB": 64e6, "cpu=1.5 GB": 15e8, "gpu=10": 10} {
+		k, _ := ParseUnit(strings.SplitN(s, "=", 2)[0])
+		if err := ParseResident(s, &limits); err != nil || limits[k] != want {
+			t.Errorf("%q: %v %v", s, limits, err)
+		}
+	}
+	for _, s := range []string{"", "ne", "ne=", "tpu=1", "ne=x", "ne=-1MB", "ne=1TB", "ne=1e30"} {
+		if err := ParseResident(s, &limits); err == nil {
+			t.Errorf("%q accepted", s)
+		}
+	}
+}
+
+// TestCoreMLRules checks the rules of the policy one by one.
+func TestCoreMLRules(t *testing.T) {
+	place := func(m *units.Machine, mask units.Mask, net *model.Network) (string, *Plan) {
+		plan, err := Solve(net, m, Options{Policy: CoreML, Mask: mask})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := ""
+		for _, u := range plan.Units {
+			s += u.String()[:1]
+		}
+		if plan.OptimalMS <= 0 || plan.OptimalMS > plan.LatencyMS*(1+1e-12) {
+			t.Errorf("optimal %g ms beside %g", plan.OptimalMS, plan.LatencyMS)
+		}
+		return s, plan
+	}
+	conv, gather := model.KindConv, model.KindGather
+	for _, c := range []struct {
+		name string
+		mask units.Mask
+		net  *model.Network
+		want string
+	}{
+		{"the NE is preferred", units.All, chain(4e9, conv, conv, conv), "NNN"},
+		{"a refused layer between goes to the CPU, not the GPU", units.All, chain(4e9, conv, gather, conv), "NCN"},
+		{"what follows the last NE layer may go to the GPU", units.All, chain(4e9, conv, conv, gather, gather), "NNGG"},
+		{"no NE in the mask: the GPU", units.CPUAndGPU, chain(4e9, conv, conv), "GG"},
+		{"only the CPU", units.CPUOnly, chain(4e9, conv, conv), "CC"},
+		{"a tiny graph stays on the CPU", units.All, chain(10, conv, gather, conv), "CCC"},
+		{"an NE island between refused layers is given up when the switches cost more", units.All, chain(2e7, gather, conv, gather), "CCC"},
+	} {
+		if got, _ := place(fakeMachine(), c.mask, c.net); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+	big := chain(4e9, conv, conv)
+	for _, l := range big.Layers {
+		l.WeightBytes = 600 << 20
+	}
+	if got, plan := place(fakeMachine(), units.All, big); got != "GG" || !strings.Contains(Summary(big, plan), "left on the table") && plan.LatencyMS > plan.OptimalMS {
+		t.Errorf("a model over 1 GiB: %s; %s", got, Summary(big, plan))
+	}
+}
