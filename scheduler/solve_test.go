@@ -10,7 +10,7 @@ import (
 	"github.com/triune-sim/triune/units"
 )
 
-var bruteGraphs = flag.Int("brute", 2000, "random graphs compared with brute force")
+var bruteGraphs = flag.Int("brute", 10000, "random graphs compared with brute force")
 
 // TestBruteForce compares the search with the enumeration of all plans on
 // random graphs, with every objective and constraint.
@@ -18,6 +18,9 @@ func TestBruteForce(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	var s Solver
 	var infeasible, constrained int
+	if testing.Short() {
+		*bruteGraphs = min(*bruteGraphs, 1000)
+	}
 	for g := range *bruteGraphs {
 		n := 1 + r.IntN(8)
 		p := randomProblem(r, n, 1+r.IntN(6), r.Float64()*0.5)
