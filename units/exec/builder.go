@@ -20,6 +20,7 @@ type builder struct {
 	vals   map[*model.Value][]*ten
 	consts map[*model.Value]*model.Tensor // decoded constants of this layer
 	dq     map[*model.Value]dequant       // dequantized views of 8-bit codes
+	views  map[*model.Value]*ten          // reshaped channel-blocked tensors, not copied yet
 	layer  int
 	num    Numerics
 	// left counts how often a value is still read by nodes of the current
@@ -48,6 +49,7 @@ func Compile(net *model.Network, o Options) (*Program, error) {
 		vals:   map[*model.Value][]*ten{},
 		consts: map[*model.Value]*model.Tensor{},
 		dq:     map[*model.Value]dequant{},
+		views:  map[*model.Value]*ten{},
 	}
 	for i, v := range net.Graph.Inputs {
 		if v.Type != model.TypeTensor {
@@ -104,6 +106,7 @@ func (b *builder) compileOutput(v *model.Value) (output, error) {
 		t, err := v.Const.Value()
 		return output{value: v, fixed: t}, err
 	}
+	b.settle(v)
 	if _, ok := b.dq[v]; !ok {
 		if ts := b.vals[v]; len(ts) == 1 && ts[0].from == inObject {
 			return output{value: v, t: ts[0]}, nil
@@ -120,6 +123,7 @@ func (b *builder) compileOutput(v *model.Value) (output, error) {
 func (b *builder) watch(l *model.Layer) error {
 	for _, e := range l.Outputs {
 		v := b.net.Edges[e].Value
+		b.settle(v)
 		forms := b.vals[v]
 		if !v.Shape.Known() || len(forms) == 0 {
 			continue
@@ -273,7 +277,7 @@ func (b *builder) peek(v *model.Value) (layout, bool) {
 	if d, ok := b.dq[v]; ok {
 		v = d.codes
 	}
-	lay, ok := plain, false
+	lay, ok := plain, b.views[v] != nil
 	for _, t := range b.vals[v] {
 		if t.from == inArena || t.from == inInput {
 			ok = true
@@ -285,9 +289,41 @@ func (b *builder) peek(v *model.Value) (layout, bool) {
 	return lay, ok
 }
 
+// settle gives a reshaped channel-blocked tensor its bytes in row-major order,
+// which a reader that cannot walk the old shape needs.
+func (b *builder) settle(v *model.Value) {
+	src := b.views[v]
+	if src == nil {
+		return
+	}
+	delete(b.views, v)
+	var t *ten
+	if src.codes {
+		t = b.newCodes(src.shape, plain, src.q)
+	} else {
+		t = b.newFloat(src.shape, plain)
+		t.half = src.half
+	}
+	b.unpack(t, src)
+	b.add(v, reshaped(t, v.Shape))
+}
+
+// unpack emits the copy of a channel-blocked tensor to a plain one.
+func (b *builder) unpack(t, src *ten) {
+	b.emit(func(s *state) error {
+		if src.codes {
+			kernels.UnpackC16U8(s.k, s.u8(t), s.u8(src), src.n, src.c, src.h, src.w)
+		} else {
+			kernels.UnpackC16(s.k, s.f32(t), s.f32(src), src.n, src.c, src.h, src.w)
+		}
+		return nil
+	}, []*ten{t}, []*ten{src})
+}
+
 // float returns a value as floats in a layout, in the arithmetic of the
 // current unit, emitting what conversions that takes.
 func (b *builder) float(v *model.Value, lay layout) (*ten, error) {
+	b.settle(v)
 	if v.Const != nil {
 		return b.floatConst(v, lay)
 	}
@@ -302,15 +338,7 @@ func (b *builder) float(v *model.Value, lay layout) (*ten, error) {
 				return nil, err
 			}
 			t := b.newFloat(v.Shape, src.lay)
-			half, q := b.num.Half, d.q
-			b.emit(func(s *state) error {
-				dst := s.f32(t)
-				kernels.DequantizeF32(s.k, dst, s.u8(src), q)
-				if half {
-					kernels.RoundF16Slice(s.k, dst, dst)
-				}
-				return nil
-			}, []*ten{t}, []*ten{src})
+			b.dequantize(t, src, d.q)
 			b.add(v, t)
 		}
 	}
@@ -346,6 +374,18 @@ func (b *builder) float(v *model.Value, lay layout) (*ten, error) {
 		b.add(v, t)
 	}
 	return t, nil
+}
+
+// dequantize emits the conversion of codes to floats in the unit's arithmetic.
+func (b *builder) dequantize(dst, src *ten, q kernels.QParams) {
+	half := b.num.Half
+	b.emitFlat(dst.len, func(s *state, w *worker, lo, hi int) {
+		x := s.f32(dst)[lo:hi]
+		kernels.DequantizeF32(w.k, x, s.u8(src)[lo:hi], q)
+		if half {
+			kernels.RoundF16Slice(w.k, x, x)
+		}
+	}, []*ten{dst}, []*ten{src})
 }
 
 // find returns an existing form of v, or an alias of one.
@@ -390,16 +430,14 @@ func (b *builder) relayout(src *ten, s model.Shape, lay layout) (*ten, error) {
 			return nil
 		}, []*ten{t}, []*ten{src})
 	} else {
-		b.emit(func(st *state) error {
-			kernels.UnpackC16(st.k, st.f32(t), st.f32(src), src.n, src.c, src.h, src.w)
-			return nil
-		}, []*ten{t}, []*ten{src})
+		b.unpack(t, src)
 	}
 	return t, nil
 }
 
 // codes returns a value of 8-bit codes in a layout.
 func (b *builder) codes(v *model.Value, lay layout) (*ten, error) {
+	b.settle(v)
 	if v.Const != nil {
 		t, err := b.constTensor(v)
 		if err != nil {
@@ -445,10 +483,7 @@ func (b *builder) codes(v *model.Value, lay layout) (*ten, error) {
 			return nil
 		}, []*ten{t}, []*ten{src})
 	} else {
-		b.emit(func(s *state) error {
-			kernels.UnpackC16U8(s.k, s.u8(t), s.u8(src), src.n, src.c, src.h, src.w)
-			return nil
-		}, []*ten{t}, []*ten{src})
+		b.unpack(t, src)
 	}
 	return b.add(v, t), nil
 }

@@ -94,7 +94,7 @@ func compileBinary(b *builder, nodes []*model.Node) (int, error) {
 	}
 	if lay == c16 {
 		for _, v := range n.Inputs {
-			if _, ok := broadcastC16(v.Shape, out.Shape); !ok {
+			if !canBroadcastC16(v.Shape, out.Shape) {
 				lay = plain
 			}
 		}
@@ -212,7 +212,7 @@ func walkShape(t *ten) []int {
 	if t.lay == plain {
 		return t.shape
 	}
-	return []int{t.n, (t.c + kernels.Block - 1) / kernels.Block, t.h * t.w, kernels.Block}
+	return []int{t.n, (t.c + kernels.Block - 1) / kernels.Block, t.h, t.w, kernels.Block}
 }
 
 func fullStrides(t *ten) []int { return contiguous(walkShape(t)) }
@@ -240,44 +240,25 @@ func equalInts(a, b []int) bool {
 	return true
 }
 
-// How an operand is broadcast against a channel-blocked result.
-type bcast uint8
-
-const (
-	bcastScalar  bcast = iota // one element
-	bcastFull                 // same channels and pixels; images may be broadcast
-	bcastChannel              // one pixel
-	bcastPixel                // one channel
-)
-
-// broadcastC16 classifies a shape against the result's; ok is false when only
-// the plain layout can express it.
-func broadcastC16(s, out model.Shape) (bcast, bool) {
-	if s.Elems() == 1 {
-		return bcastScalar, true
-	}
-	n, c, h, w, ok := dims4(out)
-	if !ok {
-		return 0, false
-	}
-	p := make(model.Shape, len(out))
+// padShape puts ones in front of a shape.
+func padShape(s model.Shape, rank int) model.Shape {
+	p := make(model.Shape, rank)
 	for i := range p {
 		p[i] = 1
 	}
-	copy(p[len(out)-len(s):], s)
-	pn, pc, ph, pw, _ := dims4(p)
-	if pn != n && pn != 1 {
-		return 0, false
+	copy(p[rank-len(s):], s)
+	return p
+}
+
+// canBroadcastC16 reports whether an operand of shape s can be walked beside a
+// channel-blocked result: its channels are the result's, or one.
+func canBroadcastC16(s, out model.Shape) bool {
+	_, c, _, _, ok := dims4(out)
+	if !ok {
+		return false
 	}
-	switch {
-	case pc == c && ph == h && pw == w:
-		return bcastFull, true
-	case pc == c && ph*pw == 1:
-		return bcastChannel, true
-	case pc == 1 && ph == h && pw == w:
-		return bcastPixel, true
-	}
-	return 0, false
+	_, pc, _, _, _ := dims4(padShape(s, len(out)))
+	return pc == c || pc == 1
 }
 
 // operand brings one side of a binary function into a form that can be walked
@@ -309,35 +290,23 @@ func (b *builder) operand(v *model.Value, out model.Shape, lay layout) (operand,
 		}
 		return operand{t: t, strides: st}, nil
 	}
-	kind, _ := broadcastC16(v.Shape, out)
+	padded := padShape(v.Shape, len(out))
 	n, c, h, w, _ := dims4(out)
-	blocks := (c + kernels.Block - 1) / kernels.Block
-	padded := make(model.Shape, len(out))
-	for i := range padded {
-		padded[i] = 1
-	}
-	copy(padded[len(out)-len(v.Shape):], v.Shape)
-	image := func(per int) int {
-		if padded[0] == 1 && n > 1 {
+	pn, pc, ph, pw, _ := dims4(padded)
+	along := func(own, of, stride int) int {
+		if own == 1 && of > 1 {
 			return 0
 		}
-		return per
+		return stride
 	}
-	if kind == bcastScalar || kind == bcastPixel {
+	if pc == 1 && c > 1 {
 		t, err := b.float(v, plain)
-		if err != nil || kind == bcastScalar {
-			return operand{t: t, strides: make([]int, 4)}, err
-		}
-		return operand{t: t, strides: []int{image(h * w), 0, 1, 0}}, nil
+		return operand{t: t, strides: []int{along(pn, n, ph*pw), 0, along(ph, h, pw), along(pw, w, 1), 0}}, err
 	}
 	t, err := b.asShape(v, padded)
-	if err != nil {
-		return operand{}, err
-	}
-	if kind == bcastChannel {
-		return operand{t: t, strides: []int{image(blocks * kernels.Block), kernels.Block, 0, 1}}, nil
-	}
-	return operand{t: t, strides: []int{image(blocks * h * w * kernels.Block), h * w * kernels.Block, kernels.Block, 1}}, nil
+	blocks := (c + kernels.Block - 1) / kernels.Block
+	row := pw * kernels.Block
+	return operand{t: t, strides: []int{along(pn, n, blocks*ph*row), ph * row, along(ph, h, row), along(pw, w, kernels.Block), 1}}, err
 }
 
 // asShape returns v in the C16 layout under a shape of higher rank.

@@ -247,6 +247,18 @@ var quantizedGraphs = map[string]func(m *maker) *model.Graph{
 		s := m.quantized(m.op("Softmax", nil, m.quantized(m.op("MatMul", nil, q, k), 0.1, 0, true)), 1.0/256, 0, false)
 		return m.done(m.op("MatMul", nil, s, q))
 	},
+	"split, reduce, broadcast and pixel shuffle of codes": func(m *maker) *model.Graph {
+		x := m.input(model.Float32, 1, 16, 8, 8)
+		q := m.quantized(m.op("Conv", nil, m.quantized(x, 0.03, 128, false), m.int8Weight(0.3, 0, 65, 16, 1, 1), nil), 0.04, 3, true)
+		s := m.ops("Split", 3, attrs{"axis": 1}, q, m.ints(1, 32, 32))
+		a, b, c := m.quantized(s[0], 0.04, 3, true), m.quantized(s[1], 0.03, 0, true), m.quantized(s[2], 0.04, 3, true)
+		k := m.quantized(m.op("ReduceSum", nil, m.op("Mul", nil, b, a), m.ints(3)), 0.2, 0, true)
+		y := m.quantized(m.op("Mul", nil, c, k), 0.5, 0, true)
+		z := m.op("Reshape", nil, m.op("Conv", nil, y, m.int8Weight(0.2, 0, 32, 32, 1, 1), nil), m.ints(1, 128, 4, 4))
+		p := m.quantized(m.op("DepthToSpace", attrs{"blocksize": 2, "mode": "CRD"}, z), 0.5, 0, true)
+		r := m.quantized(m.op("Reshape", nil, y, m.ints(1, 512, 4)), 0.5, 0, true)
+		return m.done(m.op("Neg", nil, p), m.op("Neg", nil, r))
+	},
 	"quantized input and output of the graph": func(m *maker) *model.Graph {
 		x := m.input(model.UInt8, 1, 3, 6, 6)
 		z := model.NewTensor(model.UInt8)
@@ -258,8 +270,9 @@ var quantizedGraphs = map[string]func(m *maker) *model.Graph{
 
 // Chains of quantized operators stay within the steps that a rounding near a
 // boundary can flip: on the CPU, whose arithmetic is the float64 reference's
-// up to fp32 rounding, and on the NE, where operands are rounded to fp16.
-// A flipped code is one step off, and no chain is longer than eight.
+// up to fp32 rounding, and on units where operands are rounded to fp16. A
+// flipped code is one step off; the coarsest step of these graphs is 2.4 % of
+// the largest output, and an element may be flipped twice on its way.
 func TestQuantizedChains(t *testing.T) {
 	for name, f := range quantizedGraphs {
 		for k := range units.Kind(units.NumKinds) {
@@ -278,7 +291,7 @@ func TestQuantizedChains(t *testing.T) {
 				for i, v := range g.Outputs {
 					e := relError(got[i], want[v.Name])
 					t.Logf("%s: %.3g", v.Name, e)
-					if e > 0.02 {
+					if e > 0.05 {
 						t.Errorf("output %s: relative error %.3g", v.Name, e)
 					}
 				}

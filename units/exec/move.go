@@ -266,10 +266,17 @@ func (b *builder) splitChannels(nodes []*model.Node, starts []int) (int, error) 
 	n := nodes[0]
 	x := n.In(0)
 	lay, ok := b.peek(x)
-	if !ok || lay != c16 || !isFloat(x) || b.dq[x].codes != nil {
+	if !ok || lay != c16 || !isFloat(x) {
 		return 0, errNoKernel
 	}
-	src, err := b.float(x, c16)
+	d, coded := b.dq[x]
+	var src *ten
+	var err error
+	if coded {
+		src, err = b.codes(d.codes, c16)
+	} else {
+		src, err = b.float(x, c16)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -280,10 +287,19 @@ func (b *builder) splitChannels(nodes []*model.Node, starts []int) (int, error) 
 	for i, o := range n.Outputs {
 		dst := b.newFloat(o.Shape, c16)
 		at := starts[i]
-		b.emit(func(s *state) error {
-			kernels.CopyChannelsC16(s.k, s.f32(dst), dst.c, 0, s.f32(src), src.c, at, dst.c, dst.n, dst.h, dst.w)
-			return nil
-		}, []*ten{dst}, []*ten{src})
+		if coded {
+			part := b.newCodes(o.Shape, c16, d.q)
+			b.emit(func(s *state) error {
+				takeChannels(s.u8(part), s.u8(src), part, src.c, at)
+				return nil
+			}, []*ten{part}, []*ten{src})
+			b.dequantize(dst, part, d.q)
+		} else {
+			b.emit(func(s *state) error {
+				takeChannels(s.f32(dst), s.f32(src), dst, src.c, at)
+				return nil
+			}, []*ten{dst}, []*ten{src})
+		}
 		if len(n.Outputs) == 1 {
 			b.store(t, dst)
 		} else {
@@ -291,6 +307,35 @@ func (b *builder) splitChannels(nodes []*model.Node, starts []int) (int, error) 
 		}
 	}
 	return t.used, nil
+}
+
+// takeChannels copies channels [at, at+dst.c) of a channel-blocked tensor.
+// Blocks that straddle two of the source's are put together lane by lane.
+func takeChannels[T float32 | uint8](d, s []T, dst *ten, srcC, at int) {
+	const B = kernels.Block
+	hw := dst.h * dst.w
+	db, sb := (dst.c+B-1)/B, (srcC+B-1)/B
+	shift := at % B
+	for img := range dst.n {
+		for k := range db {
+			to := d[(img*db+k)*hw*B:][:hw*B]
+			first := at/B + k
+			lo := s[(img*sb+first)*hw*B:][:hw*B]
+			if shift == 0 {
+				copy(to, lo)
+				continue
+			}
+			hi := lo
+			if first+1 < sb {
+				hi = s[(img*sb+first+1)*hw*B:][:hw*B]
+			}
+			for p := 0; p < len(to); p += B {
+				t, l, h := to[p:p+B], lo[p:p+B], hi[p:p+B]
+				copy(t, l[shift:])
+				copy(t[B-shift:], h)
+			}
+		}
+	}
 }
 
 func compilePad(b *builder, nodes []*model.Node) (int, error) {
@@ -358,12 +403,42 @@ func compileDepthToSpace(b *builder, nodes []*model.Node) (int, error) {
 		return b.moved(nodes, []part{{shape: shape, ds: contiguous(shape), ss: ss}}, nil)
 	}
 	c := C / (k * k)
+	if n.Attrs.String("mode", "DCR") == "CRD" {
+		if used, err := b.shuffleView(nodes, k); err != errNoKernel {
+			return used, err
+		}
+	}
 	shape := []int{N, c, H, k, W, k} // out
 	ss := []int{C * H * W, H * W, W, k * c * H * W, 1, c * H * W}
 	if n.Attrs.String("mode", "DCR") == "CRD" {
 		ss = []int{C * H * W, k * k * H * W, W, k * H * W, 1, H * W}
 	}
 	return b.moved(nodes, []part{{shape: shape, ds: contiguous(shape), ss: ss}}, nil)
+}
+
+// shuffleView compiles a pixel shuffle of a reshaped tensor [N,c,k*k*H*W] that
+// is still channel-blocked: it moves whole blocks of channels.
+func (b *builder) shuffleView(nodes []*model.Node, k int) (int, error) {
+	n := nodes[0]
+	x, out := n.In(0), n.Outputs[0]
+	src := b.views[x]
+	c, H, W := out.Shape[1], x.Shape[2], x.Shape[3]
+	if src == nil || src.codes || src.n != x.Shape[0] || src.c != c || b.num.Half && !src.half {
+		return 0, errNoKernel
+	}
+	const B = kernels.Block
+	blocks, pix := (c+B-1)/B, H*W
+	t := b.fuseQuantize(nodes)
+	dst := b.newFloat(out.Shape, c16)
+	shape := []int{src.n, blocks, H, k, W, k, B}
+	area := k * k * pix * B
+	m := newMover(shape, contiguous(shape), []int{blocks * area, area, W * B, k * pix * B, B, pix * B, 1}, 0, 0)
+	b.emit(func(s *state) error {
+		m.f32(s, s.f32(dst), s.f32(src))
+		return nil
+	}, []*ten{dst}, []*ten{src})
+	b.store(t, dst)
+	return t.used, nil
 }
 
 // compileConcat joins tensors: along channels in the channel-blocked layout

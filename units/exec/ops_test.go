@@ -197,6 +197,16 @@ var graphs = map[string]func(m *maker) *model.Graph{
 			m.op("Tile", nil, x, m.ints(1, 2, 1, 1)), m.op("Identity", nil, y),
 			m.op("Unsqueeze", nil, y, m.ints(0)), m.op("Reshape", nil, y, m.ints(2, 4, 2, -1)))
 	},
+	"views of channel-blocked tensors": func(m *maker) *model.Graph {
+		x := m.input(model.Float32, 2, 16, 4, 16)
+		y := m.op("Conv", nil, x, m.weight(0.2, 20, 16, 1, 1), nil)
+		r := m.op("Reshape", nil, y, m.ints(2, 80, 4, 4))
+		s := m.op("DepthToSpace", attrs{"blocksize": 2, "mode": "CRD"}, r)
+		t := m.op("DepthToSpace", attrs{"blocksize": 2, "mode": "DCR"}, r)
+		u := m.op("Relu", nil, m.op("Reshape", nil, r, m.ints(2, 20, 64)))
+		v := m.ops("Split", 2, attrs{"axis": 1}, y, m.ints(3, 17))
+		return m.done(s, t, u, r, v[0], v[1], m.op("Conv", nil, r, m.weight(0.1, 5, 80, 1, 1), nil))
+	},
 	"resize": func(m *maker) *model.Graph {
 		x := m.input(model.Float32, 1, 18, 4, 5)
 		return m.done(

@@ -19,6 +19,9 @@ func place(bufs []*buffer) int {
 	var done []*buffer // by offset
 	total := 0
 	for _, b := range order {
+		if b.first < 0 { // nothing writes it
+			continue
+		}
 		need := (b.bytes + arenaAlign - 1) &^ (arenaAlign - 1)
 		off := 0
 		for _, o := range done {

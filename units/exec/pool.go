@@ -111,6 +111,11 @@ func (b *builder) codesThrough(nodes []*model.Node) (codes *model.Value, q kerne
 	if x == nil || x.Const != nil || x.DType != model.Int8 && x.DType != model.UInt8 {
 		return nil, q, 0, false
 	}
+	if t := b.views[x]; t != nil {
+		q = t.q
+		q.Signed = x.DType == model.Int8
+		return x, q, 1, true
+	}
 	for _, t := range b.vals[x] {
 		if t.codes {
 			q = t.q

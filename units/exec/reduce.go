@@ -53,43 +53,49 @@ func compileReduce(b *builder, nodes []*model.Node) (int, error) {
 		return 0, errNoKernel
 	}
 	lo, hi := axes[0], axes[len(axes)-1]+1
-	if lay, _ := b.peek(x); lay == c16 && lo == 2 && hi == len(x.Shape) && n.Op == "ReduceMean" {
-		images, c, h, w, _ := dims4(x.Shape)
-		keep := slices.Clone(x.Shape)
-		for i := 2; i < len(keep); i++ {
-			keep[i] = 1
-		}
-		return b.globalMean(nodes, images, c, h, w, keep)
+	op := reduceOps[n.Op]
+	if lay, _ := b.peek(x); lay == c16 && lo >= 2 && len(out.Shape) >= 2 {
+		return b.reducePixels(nodes, op, hi-lo == len(x.Shape)-2, lo-2+4-len(x.Shape), hi-2+4-len(x.Shape))
 	}
 	outer, mid, inner := elems(x.Shape[:lo]), elems(x.Shape[lo:hi]), elems(x.Shape[hi:])
-	op := reduceOps[n.Op]
 	return b.rows(nodes, func(k *kernels.Ctx, dst, src []float32) { kernels.Reduce(k, op, dst, src, outer, mid, inner) })
 }
 
-// globalMean is a global average pool whose output drops the pixel axes when
-// the node does not keep them.
-func (b *builder) globalMean(nodes []*model.Node, images, c, h, w int, keep model.Shape) (int, error) {
+// reducePixels reduces rows, columns or both of a channel-blocked tensor: axes
+// [lo, hi) of (row, column). With the reduced axes kept or dropped the result
+// has the same bytes in the channel-blocked layout.
+func (b *builder) reducePixels(nodes []*model.Node, op kernels.ReduceOp, all bool, lo, hi int) (int, error) {
 	n := nodes[0]
 	t := b.fuseQuantize(nodes)
 	src, err := b.float(n.In(0), c16)
 	if err != nil {
 		return 0, err
 	}
-	dst := b.newFloat(keep, c16)
+	dst := b.newFloat(n.Outputs[0].Shape, c16)
 	round := b.num.Round
+	axes := []int{src.h, src.w, kernels.Block}
+	outer, mid, inner := src.len/(src.h*src.w*kernels.Block), 1, 1
+	for i, d := range axes {
+		switch {
+		case i < lo:
+			outer *= d
+		case i < hi:
+			mid *= d
+		default:
+			inner *= d
+		}
+	}
+	mean := all && op == kernels.ReduceMean
 	b.emit(func(s *state) error {
 		d := s.f32(dst)
-		kernels.GlobalAvgPoolC16(s.k, d, s.f32(src), images, c, h, w)
+		if mean {
+			kernels.GlobalAvgPoolC16(s.k, d, s.f32(src), src.n, src.c, src.h, src.w)
+		} else {
+			kernels.Reduce(s.k, op, d, s.f32(src), outer, mid, inner)
+		}
 		kernels.Finish(s.k, d, kernels.Activation{}, round)
 		return nil
 	}, []*ten{dst}, []*ten{src})
-	res := dst
-	if out := n.Outputs[0]; !out.Shape.Equal(keep) {
-		if res, err = b.relayout(dst, keep, plain); err != nil {
-			return 0, err
-		}
-		res = reshaped(res, out.Shape)
-	}
-	b.store(t, res)
+	b.store(t, dst)
 	return t.used, nil
 }

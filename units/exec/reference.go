@@ -61,6 +61,7 @@ func (b *builder) refOperand(v *model.Value) (refInput, *ten, error) {
 		b.prog.weights += int64(len(t.Data))
 		return refInput{fixed: t}, nil, nil
 	}
+	b.settle(v)
 	forms := b.vals[v]
 	if _, ok := b.dq[v]; !ok {
 		if len(forms) == 0 {

@@ -18,7 +18,16 @@ func compileView(b *builder, nodes []*model.Node) (int, error) {
 		return 0, errNoKernel
 	}
 	if codes, q, used, ok := b.codesThrough(nodes); ok {
-		src, err := b.codes(codes, plain)
+		lay, _ := b.peek(codes)
+		src, err := b.codes(codes, lay)
+		if err != nil {
+			return 0, err
+		}
+		if y := nodes[used-1].Outputs[0]; b.view(y, src) {
+			b.views[y].q = q
+			return used, nil
+		}
+		src, err = b.codes(codes, plain)
 		if err != nil {
 			return 0, err
 		}
@@ -31,12 +40,32 @@ func compileView(b *builder, nodes []*model.Node) (int, error) {
 		return 0, errNoKernel
 	}
 	t := b.fuseQuantize(nodes)
+	if lay, _ := b.peek(x); lay == c16 && !t.quant {
+		src, err := b.float(x, c16)
+		if err != nil {
+			return 0, err
+		}
+		if b.view(out, src) {
+			return t.used, nil
+		}
+	}
 	src, err := b.float(x, plain)
 	if err != nil {
 		return 0, err
 	}
 	b.store(t, reshaped(src, out.Shape))
 	return t.used, nil
+}
+
+// view records v as src under another shape, to be copied only if a reader
+// needs it; false means that a plain tensor serves.
+func (b *builder) view(v *model.Value, src *ten) bool {
+	if _, ok := aliasPlain(src); ok || src.lay != c16 {
+		return false
+	}
+	a := *src
+	b.views[v] = &a
+	return true
 }
 
 // compileIdentity hands every form of its input on.
@@ -46,6 +75,7 @@ func compileIdentity(b *builder, nodes []*model.Node) (int, error) {
 	if x.Const != nil || len(n.Outputs) > 1 && n.Outputs[1] != nil {
 		return 0, errNoKernel
 	}
+	b.settle(x)
 	if d, ok := b.dq[x]; ok {
 		t := b.fuseQuantize(nodes)
 		if t.quant && t.q == d.q {
