@@ -11,5 +11,6 @@ func (a *app) commands() []*cobra.Command {
 		a.devicesCommand(),
 		a.compressCommand(),
 		a.convertCommand(),
+		a.simulateCommand(),
 	}
 }

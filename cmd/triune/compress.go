@@ -168,7 +168,7 @@ func (a *app) compressCommand() *cobra.Command {
 	f.StringVar(&over.Granularity, "granularity", "", "per_tensor, per_channel or per_block")
 	f.BoolVar(&all, "all", false, "list every constant, also those that are never compressed")
 	f.BoolVar(&asJSON, "json", false, "print one JSON document")
-	for _, name := range []string{"device", "units", "policy", "pin", "forbid", "set", "max-segments"} {
+	for _, name := range []string{"device", "units", "policy", "pin", "forbid", "set", "max-segments", "objective", "max-resident", "overlap"} {
 		_ = f.MarkHidden(name)
 	}
 	return c
@@ -226,7 +226,7 @@ Core ML program of its own types, or -c says otherwise.`,
 	}
 	t.register(c, compile.Stored.Name)
 	c.Flags().StringVar(&targetOS, "target", "", "deployment target of a package: iOS16, iOS17 or iOS18 (default: the oldest that can express it)")
-	for _, name := range []string{"device", "units", "policy", "pin", "forbid", "set", "max-segments"} {
+	for _, name := range []string{"device", "units", "policy", "pin", "forbid", "set", "max-segments", "objective", "max-resident", "overlap"} {
 		_ = c.Flags().MarkHidden(name)
 	}
 	return c

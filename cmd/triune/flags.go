@@ -26,6 +26,9 @@ type target struct {
 	shapes                  []string
 	function                string
 	maxSegments             int
+	objective               string
+	maxResident             []string
+	overlap                 bool
 }
 
 func (t *target) register(c *cobra.Command, scheme string) {
@@ -33,10 +36,13 @@ func (t *target) register(c *cobra.Command, scheme string) {
 	f.StringSliceVarP(&t.devices, "device", "d", []string{runtime.DefaultDevice}, "device or chip; may repeat or be a list (triune devices lists them)")
 	f.StringSliceVarP(&t.schemes, "scheme", "c", []string{scheme}, "compression scheme (fp32, fp16, w8, w8-tensor, w8a8, w4, w4b32, p4, s50, ...; joined by +; stored takes the file as it is), or a YAML file; may repeat")
 	f.StringSliceVarP(&t.units, "units", "u", []string{"all"}, "compute units: all, cpu_only, cpu_and_gpu, cpu_and_ne; may repeat")
-	f.StringVar(&t.policy, "policy", "optimal", "placement: optimal, energy, edp, coreml, greedy")
+	f.StringVar(&t.policy, "policy", "optimal", "placement: optimal, energy, edp, throughput, coreml, greedy")
 	f.StringArrayVar(&t.pins, "pin", nil, "layers that must run on a unit, PATTERN=UNIT (layer3.*=cpu)")
 	f.StringArrayVar(&t.forbid, "forbid", nil, "layers that must not run on a unit, UNIT:PATTERN (ne:softmax)")
 	f.IntVar(&t.maxSegments, "max-segments", 0, "most runs of consecutive layers on one unit (0: any)")
+	f.StringVar(&t.objective, "objective", "", "what to minimise: latency, energy, edp, throughput, or weights of a ms and a mJ (latency=1,energy=0.25)")
+	f.StringArrayVar(&t.maxResident, "max-resident", nil, "most weight bytes resident on a unit, UNIT=SIZE (ne=64MB)")
+	f.BoolVar(&t.overlap, "overlap", false, "let independent branches run on different units at once")
 	f.StringArrayVar(&t.set, "set", nil, "change a figure of the device, PATH=VALUE (ne.stream_gbs=x1.5)")
 	f.StringArrayVar(&t.shapes, "shape", nil, "fix the shape of an input, NAME=1x3x224x224")
 	f.StringVar(&t.function, "function", "", "function of a Core ML package that has several")
@@ -73,6 +79,22 @@ func (t *target) placement() (scheduler.Options, error) {
 	var err error
 	if o.Policy, err = scheduler.ParsePolicy(t.policy); err != nil {
 		return o, usageError{err}
+	}
+	if t.objective != "" {
+		p, obj, err := scheduler.ParseObjective(t.objective)
+		if err != nil {
+			return o, usageError{err}
+		}
+		if o.Policy != scheduler.Optimal {
+			return o, usagef("--objective goes with the policy optimal, not %s", o.Policy)
+		}
+		o.Policy, o.Objective = p, obj
+	}
+	o.Overlap = t.overlap
+	for _, s := range t.maxResident {
+		if err := scheduler.ParseResident(s, &o.MaxResident); err != nil {
+			return o, usageError{err}
+		}
 	}
 	for _, s := range t.pins {
 		p, err := scheduler.ParsePin(s)

@@ -11,13 +11,15 @@ import (
 
 	"github.com/triune-sim/triune/compile"
 	"github.com/triune-sim/triune/result"
+	"github.com/triune-sim/triune/result/timeline"
 	"github.com/triune-sim/triune/runtime"
 )
 
 func (a *app) predictCommand() *cobra.Command {
 	var t target
-	var layers, asJSON bool
+	var layers, asJSON, gantt bool
 	var explain string
+	var width int
 	c := &cobra.Command{
 		Use:   "predict MODEL",
 		Short: "Place a model on a device and predict what it costs",
@@ -52,6 +54,10 @@ func (a *app) predictCommand() *cobra.Command {
 				return writeJSON(a.stdout, preds)
 			case len(preds) == 1:
 				printPrediction(a.stdout, preds[0], layers)
+				if gantt {
+					fmt.Fprintln(a.stdout)
+					return timeline.Text(a.stdout, timeline.FromPrediction(preds[0]), width)
+				}
 			default:
 				printPredictions(a.stdout, preds)
 			}
@@ -61,6 +67,8 @@ func (a *app) predictCommand() *cobra.Command {
 	t.register(c, "fp16")
 	c.Flags().BoolVar(&layers, "layers", false, "list every layer")
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
+	c.Flags().BoolVar(&gantt, "gantt", false, "draw the timeline as text")
+	c.Flags().IntVar(&width, "width", 100, "columns of the text timeline")
 	c.Flags().StringVar(&explain, "explain", "", "say why layers run where they do: a layer's name, operator or kind (* for any)")
 	c.Flags().Lookup("explain").NoOptDefVal = "*"
 	return c

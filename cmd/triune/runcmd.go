@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -129,12 +130,18 @@ func fileName(s string) string {
 
 // saveJSON writes a document under a temporary name and renames it.
 func saveJSON(path string, v any) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".report-*")
+	return saveFile(path, func(w io.Writer) error { return writeJSON(w, v) })
+}
+
+// saveFile writes a file under a temporary name and renames it, so that it
+// appears whole or not at all.
+func saveFile(path string, write func(io.Writer) error) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".triune-*")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name())
-	if err = writeJSON(f, v); err == nil {
+	if err = write(f); err == nil {
 		err = f.Chmod(0o644)
 	}
 	if e := f.Close(); err == nil {
