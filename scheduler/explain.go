@@ -321,9 +321,8 @@ func positions(p *Plan) []units.Kind {
 
 // RunnerUp returns the best plan, by the plan's own objective, that differs in
 // at least one layer; nil when there is none, or when the policy minimises
-// nothing. It is exact: any other plan differs somewhere, so the best plan
-// with layer i kept off its unit is found for every i, each search bounded by
-// the best so far.
+// nothing. It is exact: the search keeps apart the labels that differ already
+// and those that do not yet.
 func (e *Explainer) RunnerUp() *result.Alternative {
 	obj := e.opts.Objective.orLatency()
 	switch e.plan.Policy {
@@ -338,21 +337,31 @@ func (e *Explainer) RunnerUp() *result.Alternative {
 	if err != nil {
 		return nil
 	}
-	s := &e.solver.search
+	second := e.solver.second(p, &o, obj, e.assign)
+	if second == nil {
+		return nil
+	}
+	alt := e.alternative("runner-up", second)
+	return &alt
+}
+
+// second returns the best plan that is not the given one, by position; nil if
+// there is none.
+func (v *Solver) second(p *Problem, o *Options, obj Objective, plan []units.Kind) []units.Kind {
+	s := &v.search
 	s.prepare(p)
 	s.weigh(p, obj)
 	best := math.Inf(1)
-	var bestPlan []units.Kind
+	var found []units.Kind
 	try := func(a []units.Kind) {
-		p.Evaluate(a, false, &e.timing)
-		if c := obj.Of(e.timing.LatencyMS, e.timing.EnergyMJ); c < best && p.feasible(a, &e.timing, &o) {
-			best, bestPlan = c, append(bestPlan[:0], a...)
+		p.Evaluate(a, false, &v.timing)
+		if c := obj.Of(v.timing.LatencyMS, v.timing.EnergyMJ); c < best && p.feasible(a, &v.timing, o) {
+			best, found = c, append(found[:0], a...)
 		}
 	}
 	// Single moves give a first bound.
-	a := append([]units.Kind(nil), e.assign...)
-	for i := range a {
-		was := a[i]
+	a := append([]units.Kind(nil), plan...)
+	for i, was := range plan {
 		for k := range units.Kind(NumUnits) {
 			if k != was && p.Layers[i].Allowed>>k&1 != 0 {
 				a[i] = k
@@ -361,22 +370,13 @@ func (e *Explainer) RunnerUp() *result.Alternative {
 		}
 		a[i] = was
 	}
-	for i := range p.Layers {
-		allowed := p.Layers[i].Allowed
-		p.Layers[i].Allowed &^= 1 << e.assign[i]
-		if p.Layers[i].Allowed != 0 {
-			for _, set := range sets {
-				c := s.constant(p, obj, set)
-				if f := s.run(p, &o, set, best-c, a); f.ok {
-					try(f.assign)
-				}
-			}
+	s.avoid = plan
+	defer func() { s.avoid = nil }()
+	for _, set := range sets {
+		c := s.constant(p, obj, set)
+		if f := s.run(p, o, set, best-c, a); f.ok {
+			try(f.assign)
 		}
-		p.Layers[i].Allowed = allowed
 	}
-	if bestPlan == nil {
-		return nil
-	}
-	alt := e.alternative("runner-up", bestPlan)
-	return &alt
+	return found
 }

@@ -99,6 +99,8 @@ type label struct {
 	segs   int32
 	unit   uint8
 	dead   bool
+	// differs is true once a layer was placed unlike search.avoid does.
+	differs bool
 }
 
 type stage struct {
@@ -145,6 +147,9 @@ type search struct {
 	rho     [NumUnits]float64
 	fix     []float64
 	stats   Stats
+	// avoid, when set, is a plan from which the one that is searched must
+	// differ in at least one layer.
+	avoid []units.Kind
 }
 
 // prepare computes how each layer changes the frontier. It depends on the
@@ -321,7 +326,8 @@ func (s *search) run(p *Problem, o *Options, set uint8, limit float64, dst []uni
 					continue
 				}
 				c := &l.Cost[u]
-				b := label{cost: la.cost + s.fixed[i][u], hash: la.hash, back: uint32(a)<<2 | uint32(u), unit: u, segs: la.segs}
+				b := label{cost: la.cost + s.fixed[i][u], hash: la.hash, back: uint32(a)<<2 | uint32(u), unit: u, segs: la.segs,
+					differs: la.differs || s.avoid != nil && s.avoid[i] != units.Kind(u)}
 				credit := 0.0
 				if la.unit == u {
 					credit = la.credit
@@ -393,11 +399,14 @@ func (s *search) run(p *Problem, o *Options, set uint8, limit float64, dst []uni
 			return f
 		}
 	}
-	best := 0
+	best := -1
 	for k := range s.cur.labels {
-		if s.cur.labels[k].cost < s.cur.labels[best].cost {
+		if l := &s.cur.labels[k]; (s.avoid == nil || l.differs) && (best < 0 || l.cost < s.cur.labels[best].cost) {
 			best = k
 		}
+	}
+	if best < 0 {
+		return f
 	}
 	f.ok, f.cost = true, s.cur.labels[best].cost
 	f.assign = dst[:n]
@@ -453,6 +462,10 @@ func (s *search) insert(b label, at, live int, counted, memory bool) {
 			ab = ab && a.segs <= b.segs
 			ba = ba && b.segs <= a.segs
 		}
+		// What follows may make neither differ: a label that does not differ
+		// yet cannot stand in for one that does.
+		ab = ab && (a.differs || !b.differs)
+		ba = ba && (b.differs || !a.differs)
 		if memory && (ab || ba) {
 			ma := s.nxt.mem[int(k)*NumUnits : (int(k)+1)*NumUnits]
 			for u := range ma {
@@ -538,13 +551,14 @@ func (s *search) compact(p *Problem, i int, set uint8, live int, counted, memory
 // that B needs less.
 func (s *search) crossPrune(i int, set uint8, live int, counted bool) {
 	labels := s.nxt.labels
-	var refs [NumUnits]int
-	for u := range refs {
-		refs[u] = -1
-	}
+	refs := [2 * NumUnits]int{-1, -1, -1, -1, -1, -1}
 	for k := range labels {
-		if u := labels[k].unit; !labels[k].dead && (refs[u] < 0 || labels[k].cost < labels[refs[u]].cost) {
-			refs[u] = k
+		r := int(labels[k].unit)
+		if labels[k].differs {
+			r += NumUnits
+		}
+		if !labels[k].dead && (refs[r] < 0 || labels[k].cost < labels[refs[r]].cost) {
+			refs[r] = k
 		}
 	}
 	base := s.liveAt[i]
@@ -553,11 +567,12 @@ func (s *search) crossPrune(i int, set uint8, live int, counted bool) {
 	if table {
 		s.fix = grow(s.fix, live*16)
 	}
-	for ua, ra := range refs {
+	for _, ra := range refs {
 		if ra < 0 || labels[ra].dead {
 			continue
 		}
 		a := &labels[ra]
+		ua := int(a.unit)
 		if table {
 			for k := range s.fix {
 				s.fix[k] = -1 // not computed yet
@@ -577,7 +592,7 @@ func (s *search) crossPrune(i int, set uint8, live int, counted bool) {
 		}
 		for k := range labels {
 			b := &labels[k]
-			if b.dead || k == ra {
+			if b.dead || k == ra || b.differs && !a.differs {
 				continue
 			}
 			room := b.cost - a.cost

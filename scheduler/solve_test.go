@@ -5,6 +5,7 @@ import (
 	"flag"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/triune-sim/triune/units"
@@ -138,5 +139,49 @@ func BenchmarkSolveWide(b *testing.B) {
 	b.ReportMetric(float64(plan.Stats.Frontier), "frontier")
 	if !plan.Exact {
 		b.Fatalf("not exact: gap %g", plan.Gap())
+	}
+}
+
+// TestRunnerUp compares the second best plan with the enumeration of all.
+func TestRunnerUp(t *testing.T) {
+	r := rand.New(rand.NewPCG(31, 32))
+	var s Solver
+	for g := range 500 {
+		n := 1 + r.IntN(7)
+		p := randomProblem(r, n, 1+r.IntN(5), r.Float64()*0.4)
+		var plan Plan
+		if err := s.SolveProblem(p, &Options{}, &plan); err != nil {
+			t.Fatal(err)
+		}
+		var tm Timing
+		a := make([]units.Kind, n)
+		want := math.Inf(1)
+		for {
+			p.Evaluate(a, false, &tm)
+			if p.feasible(a, &tm, &Options{}) && !slices.Equal(a, plan.Units) {
+				want = min(want, tm.LatencyMS)
+			}
+			i := 0
+			for ; i < n; i++ {
+				if a[i]++; a[i] < NumUnits {
+					break
+				}
+				a[i] = 0
+			}
+			if i == n {
+				break
+			}
+		}
+		got := s.second(p, &Options{}, Objective{Latency: 1}, plan.Units)
+		if got == nil {
+			if !math.IsInf(want, 1) {
+				t.Fatalf("graph %d: no runner-up, but one takes %g ms", g, want)
+			}
+			continue
+		}
+		p.Evaluate(got, false, &tm)
+		if slices.Equal(got, plan.Units) || math.Abs(tm.LatencyMS-want) > 1e-9*want {
+			t.Fatalf("graph %d: runner-up %g ms, enumeration %g", g, tm.LatencyMS, want)
+		}
 	}
 }

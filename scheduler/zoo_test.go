@@ -12,6 +12,7 @@ import (
 	"github.com/triune-sim/triune/model/passes"
 	"github.com/triune-sim/triune/model/zoo"
 	"github.com/triune-sim/triune/quant"
+	"github.com/triune-sim/triune/result"
 	"github.com/triune-sim/triune/scheduler"
 	"github.com/triune-sim/triune/units"
 	"github.com/triune-sim/triune/units/machine"
@@ -66,6 +67,51 @@ func dev(tb testing.TB, name string) *units.Machine {
 	return m
 }
 
+// checkPrediction is invariant 1: every figure is finite and at least zero,
+// and the parts sum to the whole.
+func checkPrediction(t *testing.T, r *result.Prediction) {
+	t.Helper()
+	what := r.Model + " " + r.Scheme + " on " + r.Device + ", " + r.Policy
+	ms, mj, seg := r.HandlingMS+r.FloorMS, r.FloorEnergyMJ+r.IdleEnergyMJ, r.HandlingMS+r.FloorMS
+	inSegments, unitMJ := 0, r.IdleEnergyMJ
+	for _, l := range r.Layers {
+		ms += l.LatencyMS + l.TransferMS
+		mj += l.EnergyMJ
+		if math.Abs(l.LatencyMS-l.ComputeMS-l.MemoryMS-l.OverheadMS) > 1e-9*(1+l.LatencyMS) {
+			t.Errorf("%s: layer %s: %g + %g + %g ms do not sum to %g", what, l.Name, l.ComputeMS, l.MemoryMS, l.OverheadMS, l.LatencyMS)
+		}
+		for _, v := range []float64{l.LatencyMS, l.ComputeMS, l.MemoryMS, l.OverheadMS, l.TransferMS, l.StartMS, l.EnergyMJ, l.StallMS,
+			float64(l.WeightBytes), float64(l.InputBytes), float64(l.OutputBytes), float64(l.ResidentBytes), float64(l.MACs)} {
+			if !(v >= 0) || math.IsInf(v, 1) {
+				t.Errorf("%s: layer %s has a figure of %g: %+v", what, l.Name, v, l)
+			}
+		}
+		if l.LatencyMS <= 0 {
+			t.Errorf("%s: layer %s (%s) costs nothing", what, l.Name, l.Op)
+		}
+	}
+	for _, s := range r.Segments {
+		seg += s.LatencyMS
+		inSegments += s.Layers
+	}
+	for _, u := range r.Units {
+		unitMJ += u.EnergyMJ
+	}
+	saved := 0.0
+	if r.Overlap != nil {
+		saved = r.Overlap.SavedMS
+	}
+	if math.Abs(ms-saved-r.LatencyMS) > 1e-9*ms || math.Abs(mj-r.EnergyMJ) > 1e-9*mj || math.Abs(unitMJ-mj) > 1e-9*mj || math.Abs(seg-ms) > 1e-9*ms || inSegments != len(r.Layers) {
+		t.Errorf("%s: parts sum to %g ms (segments %g, saved %g), %g mJ (units %g); whole %g, %g", what, ms, seg, saved, mj, unitMJ, r.LatencyMS, r.EnergyMJ)
+	}
+	if !(r.LatencyP10MS > 0 && r.LatencyP10MS <= r.LatencyMS && r.LatencyMS <= r.LatencyP90MS) {
+		t.Errorf("%s: latency %g outside of %g to %g", what, r.LatencyMS, r.LatencyP10MS, r.LatencyP90MS)
+	}
+	if r.PeakMemoryBytes != r.WeightMemoryBytes+r.ActivationMemoryBytes || r.ActivationMemoryBytes <= 0 {
+		t.Errorf("%s: peak %d bytes, weights %d, activations %d", what, r.PeakMemoryBytes, r.WeightMemoryBytes, r.ActivationMemoryBytes)
+	}
+}
+
 // TestZoo places real networks on real devices: the parts of a prediction sum
 // to the whole, no policy beats the optimum, and the document is the same
 // bytes each time.
@@ -92,22 +138,11 @@ func TestZoo(t *testing.T) {
 					t.Fatal(err)
 				}
 				ex.Reasons(r)
-				ms, mj, seg := r.HandlingMS+r.FloorMS, r.FloorEnergyMJ+r.IdleEnergyMJ, 0.0
+				checkPrediction(t, r)
 				for _, l := range r.Layers {
-					ms += l.LatencyMS + l.TransferMS
-					mj += l.EnergyMJ
-					if math.Abs(l.LatencyMS-l.ComputeMS-l.MemoryMS-l.OverheadMS) > 1e-12 {
-						t.Errorf("%s: layer %s: parts do not sum to %g", name, l.Name, l.LatencyMS)
-					}
 					if l.Reason == "" {
 						t.Errorf("%s: layer %s has no reason", name, l.Name)
 					}
-				}
-				for _, s := range r.Segments {
-					seg += s.LatencyMS
-				}
-				if math.Abs(ms-r.LatencyMS) > 1e-9*ms || math.Abs(mj-r.EnergyMJ) > 1e-9*mj || math.Abs(seg+r.HandlingMS+r.FloorMS-ms) > 1e-9*ms {
-					t.Errorf("%s on %s: parts sum to %g ms, %g mJ; whole %g, %g", name, d, ms, mj, r.LatencyMS, r.EnergyMJ)
 				}
 				a, _ := json.Marshal(r)
 				again, _ := scheduler.Solve(net, m, o)
@@ -174,6 +209,7 @@ func TestEveryScheme(t *testing.T) {
 					return plan.LatencyMS
 				}
 				best := solve(scheduler.Options{Policy: scheduler.Optimal})
+				checkPrediction(t, scheduler.NewPrediction(n, m, &plan, scheduler.Meta{Model: net, Scheme: scheme, PackageBytes: 1e6}))
 				for _, p := range []scheduler.Policy{scheduler.Energy, scheduler.CoreML, scheduler.Greedy} {
 					if got := solve(scheduler.Options{Policy: p}); got < best*(1-1e-12) {
 						t.Errorf("%s %s on %s: %s takes %g ms, optimal %g", net, scheme, d, p, got, best)
@@ -200,6 +236,7 @@ func TestThroughputOfZoo(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			checkPrediction(t, scheduler.NewPrediction(net, m, plan, scheduler.Meta{Model: name, Scheme: "fp16"}))
 			p := plan.Pipeline
 			t.Logf("%-13s %-7s %7.1f /s (latency plan %7.1f /s), bottleneck %s, %d in flight, latency %.3f ms (%.3f), gap %.1f %%, contiguous %.3f ms, %s", name, d, p.RequestsPerS,
 				1e3/p.LatencyPeriodMS, scheduler.ResourceName(p.Bottleneck), p.InFlight, plan.LatencyMS, p.Latency.LatencyMS, p.GapPct(), p.ContiguousMS, p.Strategy)
@@ -304,6 +341,7 @@ func TestZooOverlap(t *testing.T) {
 			if over.LatencyMS > plan.LatencyMS*(1+1e-12) {
 				t.Errorf("%s on %s: overlapped %g ms, serial %g", name, d, over.LatencyMS, plan.LatencyMS)
 			}
+			checkPrediction(t, scheduler.NewPrediction(net, m, &over, scheduler.Meta{Model: name, Scheme: "fp16"}))
 			gap := over.Overlap.GapPct(over.LatencyMS)
 			t.Logf("%-19s %-4s %4d layers, frontier %2d, widest %4d, solved in %6.3f ms; serial %8.3f ms, overlapped %8.3f, gap %5.2f %%, %4d schedules in %5.1f ms, %s", name, d,
 				len(net.Layers), plan.Stats.Frontier, plan.Stats.Widest, float64(took.Microseconds())/1e3, plan.LatencyMS, over.LatencyMS, gap, over.Overlap.Tried, float64(tookOver.Microseconds())/1e3, over.Overlap.Strategy)
