@@ -9,8 +9,6 @@ import "github.com/triune-sim/triune/units"
 func DefaultPlan() Plan {
 	return Plan{
 		{Name: "Neural Engine", Units: []units.Kind{units.NE}, Vars: []Var{
-			{Entry: "base", Path: "ne.n_half"},
-			{Entry: "base", Path: "ne.winograd"},
 			{Entry: "base", Path: "ne.depthwise"},
 			{Entry: "base", Path: "ne.border_passes"},
 			{Entry: "base", Path: "ne.store_mb"},

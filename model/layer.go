@@ -129,6 +129,10 @@ type Facts struct {
 	// IOElems is the part of both that crosses the graph's border: its inputs
 	// and outputs.
 	IOElems int64
+	// TiledBytes is the part of both, in bytes (2 an element, 1 where carried as
+	// codes), that a 1x1 convolution exchanges with the 1x1 convolution next to
+	// it and nobody else: it can be handed over tile by tile.
+	TiledBytes int64
 	// ResidualElems is the part of InElems read by a fused residual add.
 	ResidualElems int64
 	// InPad64 and OutPad64 are the padding factors (>= 1) that aligning the
@@ -191,4 +195,11 @@ func (f *Facts) Int8(k Kind) bool {
 // dense 3x3 convolution of stride 1 without dilation.
 func (f *Facts) Winograd() bool {
 	return f.KD == 1 && f.KH == 3 && f.KW == 3 && f.StrideH == 1 && f.StrideW == 1 && f.DilH == 1 && f.DilW == 1 && f.Groups == 1
+}
+
+// Pointwise reports whether the layer is a 1x1 convolution of stride 1: each
+// output position depends on the same position of its input alone.
+func (l *Layer) Pointwise() bool {
+	f := &l.Facts
+	return l.Kind == KindConv && f.KD == 1 && f.KH == 1 && f.KW == 1 && f.StrideH == 1 && f.StrideW == 1 && f.InH == f.OutH && f.InW == f.OutW
 }

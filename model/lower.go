@@ -326,6 +326,20 @@ func (lo *lowering) finish() (*Network, error) {
 		lo.facts(net, l, d)
 		net.Layers = append(net.Layers, l)
 	}
+	for _, e := range net.Edges {
+		if e.Producer < 0 || e.Output || e.Integer || len(e.Consumers) != 1 {
+			continue
+		}
+		from, to := net.Layers[e.Producer], net.Layers[e.Consumers[0]]
+		if from.Pointwise() && to.Pointwise() {
+			b := 2 * e.Elems
+			if e.Quantized {
+				b = e.Elems
+			}
+			from.TiledBytes += b
+			to.TiledBytes += b
+		}
+	}
 	for _, v := range lo.g.Outputs {
 		if v.Const == nil && edges[v] == nil {
 			return nil, fmt.Errorf("model: output %q is written by no layer", v.Name)

@@ -163,6 +163,8 @@ func (u *Unit) traffic(l *model.Layer, e *units.Estimate) {
 	f := &l.Facts
 	bytes := float64(e.InputBytes + e.OutputBytes)
 	set := bytes
+	// What neighbouring pointwise layers hand over tile by tile stays on chip.
+	tiled := float64(f.TiledBytes)
 	switch l.Kind {
 	case model.KindView:
 		if !f.LastAxis {
@@ -195,7 +197,7 @@ func (u *Unit) traffic(l *model.Layer, e *units.Estimate) {
 	}
 	spill := 0.0
 	if set > u.store {
-		spill = bytes * min(1, (set-u.store)/(u.spread*u.store))
+		spill = max(0, bytes-tiled) * min(1, (set-u.store)/(u.spread*u.store))
 	}
 	// The graph's own inputs and outputs come through buffers of the caller.
 	e.ActivationMS = (bytes-spill)/u.chipMS + spill/u.spillMS + 2*float64(f.IOElems)/u.ioMS
