@@ -504,7 +504,7 @@ func (im *importer) define(name string, e *entry) {
 func (im *importer) block(b *block) {
 	for i, op := range b.ops {
 		if err := im.run(func() { im.operation(op) }); err != nil {
-			failf("operation %d %s (%s): %w", i, quote(op.name()), op.typ, err)
+			failf("operation %d %s (%s): %w", i, quote(op.name()), plain(op.typ), err)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // manifest is Manifest.json of a package.
@@ -61,7 +62,7 @@ func localPath(p string) error {
 	if p == "" {
 		return fmt.Errorf("an item without a path")
 	}
-	if strings.ContainsAny(p, "\x00\\") || !filepath.IsLocal(filepath.FromSlash(p)) {
+	if strings.ContainsRune(p, '\\') || strings.ContainsFunc(p, unicode.IsControl) || !filepath.IsLocal(filepath.FromSlash(p)) {
 		return fmt.Errorf("path %s leaves the package", quote(p))
 	}
 	return nil

@@ -423,7 +423,7 @@ func (d *decoder) block(b []byte, out *block, depth int) error {
 		case 3:
 			op := &operation{}
 			if err := d.operation(v, op, depth+1); err != nil {
-				return in(fmt.Sprintf("operation %d (%s)", len(out.ops), op.typ), err)
+				return in(fmt.Sprintf("operation %d (%s)", len(out.ops), plain(op.typ)), err)
 			}
 			out.ops = append(out.ops, op)
 		}
@@ -762,6 +762,14 @@ func (d *decoder) tensorType(b []byte, t *valueType) error {
 		return fmt.Errorf("a tensor type of rank %d has %d dimensions", rank, len(t.shape))
 	}
 	return nil
+}
+
+// plain is a name as it is where it is an identifier, quoted otherwise.
+func plain(s string) string {
+	if ident(s) == s && len(s) <= 80 {
+		return s
+	}
+	return quote(s)
 }
 
 // quote quotes a name for an error message, cut short if it is absurd.
