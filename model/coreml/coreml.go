@@ -61,14 +61,14 @@ const maxWeights = 64 << 30
 func Read(spec []byte, file func(name string) ([]byte, error), o Options) (*model.Graph, error) {
 	m, err := decodeModel(spec)
 	if err != nil {
-		return nil, fmt.Errorf("coreml: %w", err)
+		return nil, fmt.Errorf("coreml: %w", line(err))
 	}
 	if err := m.check(); err != nil {
-		return nil, fmt.Errorf("coreml: %w", err)
+		return nil, fmt.Errorf("coreml: %w", line(err))
 	}
 	g, err := importModel(m, file, o)
 	if err != nil {
-		return nil, fmt.Errorf("coreml: %w", err)
+		return nil, fmt.Errorf("coreml: %w", line(err))
 	}
 	g.ProgramBytes = int64(len(spec))
 	return g, nil

@@ -2,6 +2,7 @@ package coreml
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -85,8 +86,8 @@ func (x *exporter) fold() {
 				x.skip[t] = true
 				x.transposed[v] = t.In(0)
 			}
-		case "LSTM":
-			x.foldLSTM(n)
+		case "LSTM", "GRU", "RNN":
+			x.foldRecurrent(n)
 		}
 	}
 	// The identity that names the probabilities of a classifier or the new
@@ -107,9 +108,9 @@ func (x *exporter) fold() {
 	}
 }
 
-// foldLSTM takes in the reshapes between MIL's states [batch, H] and ONNX's
+// foldRecurrent takes in the reshapes between MIL's states [batch, H] and ONNX's
 // [directions, batch, H].
-func (x *exporter) foldLSTM(n *model.Node) {
+func (x *exporter) foldRecurrent(n *model.Node) {
 	axes := func(m *model.Node, want int) bool {
 		if m == nil || x.skip[m] || m.In(1) == nil || m.In(1).Const == nil {
 			return false
@@ -118,7 +119,7 @@ func (x *exporter) foldLSTM(n *model.Node) {
 		return err == nil && t.Len() == 1 && t.IntAt(0) == int64(want)
 	}
 	for i := 5; i <= 6; i++ {
-		if v := n.In(i); v != nil && v.Producer != nil && v.Producer.Op == "Unsqueeze" && x.only(v, "LSTM") != nil && axes(v.Producer, 0) {
+		if v := n.In(i); v != nil && v.Producer != nil && v.Producer.Op == "Unsqueeze" && x.only(v, n.Op) != nil && axes(v.Producer, 0) {
 			x.skip[v.Producer] = true
 			x.direct[v] = v.Producer.In(0)
 		}
@@ -404,8 +405,70 @@ func init() {
 		l := e.mid("reduce_log_sum_exp", d, r, param{"x", e.in(0)}, param{"axes", []int{a}}, param{"keep_dims", true})
 		e.op("sub", param{"x", e.in(0)}, param{"y", l})
 	}, "LogSoftmax")
+	writes(func(e *emitter) {
+		// alpha * elu(x / alpha)
+		alpha := e.n.Attrs.Float("alpha", 1)
+		d, s := e.dtype(0), e.shape(0)
+		y := e.mid("mul", d, s, param{"x", e.in(0)}, param{"y", e.num(1 / alpha)})
+		y = e.mid("elu", d, s, param{"x", y}, param{"alpha", e.free(1)})
+		e.op("mul", param{"x", y}, param{"y", e.num(alpha)})
+	}, "Celu")
+	writes(func(e *emitter) { e.op("not_equal", param{"x", e.in(0)}, param{"y", e.in(0)}) }, "IsNaN")
+	writes((*emitter).cond, "If")
 	writes((*emitter).quantize, "QuantizeLinear")
 	writes((*emitter).dequantize, "DequantizeLinear")
+}
+
+// cond writes the two branches as blocks. What a branch defines, constants
+// included, is its own.
+func (e *emitter) cond() {
+	x := e.x
+	pred := e.in(0)
+	outs := e.outs(len(e.n.Outputs))
+	branch := func(key string) *block {
+		g := e.n.Blocks[key]
+		if g == nil || len(g.Inputs) > 0 || len(g.Outputs) != len(e.n.Outputs) {
+			failf("branch %s", key)
+		}
+		saved, consts, places := x.ops, x.consts, x.places
+		x.ops, x.consts, x.places = nil, cloneConsts(consts), maps.Clone(places)
+		for v, c := range g.Consumers() {
+			x.consumers[v] = append(x.consumers[v], c...)
+		}
+		b := &block{}
+		for _, n := range g.Nodes {
+			x.node(n)
+		}
+		for _, v := range g.Outputs {
+			name := string(x.ref(v))
+			if v.Producer == nil || slices.Contains(b.outputs, name) {
+				// A block gives what it computes itself.
+				own := x.fresh(v.Name + "_out")
+				x.add("identity", own, []named{{own, x.typeOf(v)}}, param{"x", ref(name)})
+				name = own
+			}
+			b.outputs = append(b.outputs, name)
+		}
+		b.ops = x.ops
+		x.ops, x.consts, x.places = saved, consts, places
+		return b
+	}
+	op := &operation{typ: "cond", outputs: outs, attrs: []attribute{nameAttr(e.title())}, inputs: []argument{{"pred", []binding{{name: string(pred)}}}}}
+	op.blocks = []*block{branch("then_branch"), branch("else_branch")}
+	x.ops = append(x.ops, op)
+	for _, v := range e.n.Outputs {
+		if v != nil {
+			x.written[v] = true
+		}
+	}
+}
+
+func cloneConsts(m map[model.Storage]map[string]string) map[model.Storage]map[string]string {
+	out := make(map[model.Storage]map[string]string, len(m))
+	for k, v := range m {
+		out[k] = maps.Clone(v)
+	}
+	return out
 }
 
 // nary folds an operator of two inputs over all of them.

@@ -127,7 +127,19 @@ func init() {
 	}, "Range")
 	writes((*emitter).resize, "Resize")
 	writes((*emitter).gridSample, "GridSample")
-	writes((*emitter).lstm, "LSTM")
+	writes(func(e *emitter) { e.recurrent("lstm", []int{0, 2, 1, 3}) }, "LSTM")
+	writes(func(e *emitter) { e.recurrent("gru", []int{1, 2, 0}) }, "GRU")
+	writes(func(e *emitter) { e.recurrent("rnn", []int{0}) }, "RNN")
+	writes(func(e *emitter) {
+		// MIL lists the indices by row.
+		v := e.n.Out(0)
+		if !v.Shape.Known() {
+			failf("a number of elements that depends on data")
+		}
+		y := e.mid("non_zero", model.Int32, model.Shape{v.Shape[1], v.Shape[0]}, param{"x", e.in(0)})
+		e.op("transpose", param{"x", y}, param{"perm", []int{1, 0}})
+	}, "NonZero")
+	writes((*emitter).fill, "ConstantOfShape")
 }
 
 func reversed(n int) []int {
@@ -150,12 +162,27 @@ func (e *emitter) reshape() {
 func (e *emitter) slice() {
 	s := e.shape(0)
 	r := len(s)
-	starts, ends := e.ints(1), e.ints(2)
 	axes := e.ints(3)
+	steps := e.ints(4)
+	if e.n.In(1).Const == nil || e.n.In(2).Const == nil {
+		// Bounds that depend on data: MIL wants them for every axis.
+		if axes == nil {
+			axes = seq(0, r)
+		}
+		if !slices.Equal(axes, seq(0, r)) || len(e.shape(1)) != 1 || e.shape(1)[0] != r {
+			failf("bounds that depend on data for axes %v of %d", axes, r)
+		}
+		p := []param{{"x", e.in(0)}, {"begin", e.in(1)}, {"end", e.in(2)}}
+		if steps != nil {
+			p = append(p, param{"stride", steps})
+		}
+		e.op("slice_by_index", p...)
+		return
+	}
+	starts, ends := e.ints(1), e.ints(2)
 	if axes == nil {
 		axes = seq(0, len(starts))
 	}
-	steps := e.ints(4)
 	if steps == nil {
 		steps = slices.Repeat([]int{1}, len(starts))
 	}
@@ -341,17 +368,33 @@ func (e *emitter) gridSample() {
 		param{"padding_value", e.num(0)}, param{"coordinates_mode", "normalized_minus_one_to_one"}, param{"align_corners", a.Int("align_corners", 0) != 0})
 }
 
-// lstm writes a one-directional LSTM: weights without the direction axis and
-// with gates in MIL's order.
-func (e *emitter) lstm() {
+// fill writes a tensor of one value.
+func (e *emitter) fill() {
+	v := e.n.Out(0)
+	t, _ := e.n.Attrs["value"].(*model.Tensor)
+	if t == nil {
+		t = model.NewTensor(model.Float32, 1)
+	}
+	if !v.Shape.Known() || t.Len() != 1 {
+		failf("a shape of %v that depends on data", v.Shape)
+	}
+	var val any = number{numberAt(t, 0), t.DType}
+	if !t.DType.IsFloat() {
+		val = int(t.IntAt(0))
+	}
+	e.op("fill", param{"shape", []int(v.Shape)}, param{"value", val})
+}
+
+// recurrent writes a one-directional LSTM, GRU or RNN: weights without the
+// direction axis and with gates in MIL's order.
+func (e *emitter) recurrent(typ string, order []int) {
 	a := e.n.Attrs
-	h := a.Int("hidden_size", 0)
+	h, gates := a.Int("hidden_size", 0), len(order)
 	dir := a.String("direction", "forward")
 	s, d := e.shape(0), e.dtype(0)
 	if dir == "bidirectional" || a.Int("layout", 0) != 0 || a.Int("input_forget", 0) != 0 || a.Float("clip", 0) != 0 || e.has(4) || h < 1 || len(s) != 3 {
-		failf("a %s LSTM of hidden size %d with sequence lengths, clip, layout or coupled gates (only plain one-directional ones)", dir, h)
+		failf("%s, hidden size %d, with sequence lengths, clip, layout or coupled gates (only plain one-directional ones)", dir, h)
 	}
-	order := []int{0, 2, 1, 3}
 	matrix := func(i int) ref {
 		w := e.n.In(i)
 		if w.Const == nil || len(w.Shape) != 3 {
@@ -371,31 +414,57 @@ func (e *emitter) lstm() {
 		}
 		return e.mid("squeeze", d, model.Shape{s[1], h}, param{"x", e.in(i)}, param{"axes", []int{0}})
 	}
-	p := []param{{"x", e.in(0)}, {"initial_h", state(5)}, {"initial_c", state(6)}, {"weight_ih", matrix(1)}, {"weight_hh", matrix(2)},
-		{"direction", dir}, {"output_sequence", true}}
+	p := []param{{"x", e.in(0)}, {"initial_h", state(5)}}
+	keys := []string{"recurrent_activation", "activation"}
+	suffixes := []string{"_seq", "_h"}
+	switch typ {
+	case "lstm":
+		p = append(p, param{"initial_c", state(6)})
+		keys = []string{"recurrent_activation", "cell_activation", "activation"}
+		suffixes = append(suffixes, "_c")
+	case "rnn":
+		keys = keys[1:]
+	}
+	p = append(p, param{"weight_ih", matrix(1)}, param{"weight_hh", matrix(2)}, param{"direction", dir}, param{"output_sequence", true})
+	after := typ == "gru" && a.Int("linear_before_reset", 0) != 0
+	if after {
+		e.x.need(IOS18, "node %q (GRU with the reset after the product)", e.n.Name)
+		p = append(p, param{"reset_after", true})
+	}
 	if b := e.n.In(3); b != nil {
-		if b.Const == nil || b.Const.Elems() != int64(8*h) {
+		n := gates * h
+		if b.Const == nil || b.Const.Elems() != int64(2*n) {
 			failf("a bias of shape %v", b.Shape)
 		}
-		sum := model.NewLazy(b.DType, model.Shape{4 * h}, func() (*model.Tensor, error) {
-			t, err := b.Const.Value()
-			if err != nil {
-				return nil, err
-			}
-			out := model.NewTensor(b.DType, 4*h)
-			for i := range 4 * h {
-				out.Set(i, t.At(i)+t.At(4*h+i))
-			}
-			return out, nil
-		})
-		p = append(p, param{"bias", e.x.constantAs(b, gateRows(sum, order, h))})
+		// The input's and the hidden state's bias: one sum for MIL, but where
+		// the reset comes between.
+		part := func(f func(t *model.Tensor, i int) float64) *model.Const {
+			return gateRows(model.NewLazy(b.DType, model.Shape{n}, func() (*model.Tensor, error) {
+				t, err := b.Const.Value()
+				if err != nil {
+					return nil, err
+				}
+				out := model.NewTensor(b.DType, n)
+				for i := range n {
+					out.Set(i, f(t, i))
+				}
+				return out, nil
+			}), order, h)
+		}
+		if after {
+			in := &model.Value{Name: b.Name + "_input"}
+			p = append(p, param{"bias", e.x.constantAs(b, part(func(t *model.Tensor, i int) float64 { return t.At(n + i) }))},
+				param{"input_bias", e.x.constantAs(in, part(func(t *model.Tensor, i int) float64 { return t.At(i) }))})
+		} else {
+			p = append(p, param{"bias", e.x.constantAs(b, part(func(t *model.Tensor, i int) float64 { return t.At(i) + t.At(n+i) }))})
+		}
 	}
-	if e.has(7) {
+	if typ == "lstm" && e.has(7) {
 		w := e.n.In(7)
 		p = append(p, param{"peephole", e.x.constantAs(w, gateRows(unlead(w.Const), []int{0, 2, 1}, h))})
 	}
 	acts, _ := a["activations"].([]string)
-	for i, key := range []string{"recurrent_activation", "cell_activation", "activation"} {
+	for i, key := range keys {
 		if i < len(acts) {
 			m, ok := map[string]string{"Sigmoid": "sigmoid", "Tanh": "tanh", "Relu": "relu", "HardSigmoid": "sigmoid_hard", "Softsign": "softsign", "Softplus": "softplus"}[acts[i]]
 			if !ok {
@@ -406,19 +475,20 @@ func (e *emitter) lstm() {
 	}
 	// Outputs: the sequence, and the last states; ONNX has a direction axis.
 	var outs []named
-	base := e.base()
-	shapes := []model.Shape{{s[0], s[1], h}, {s[1], h}, {s[1], h}}
-	for i, suffix := range []string{"_seq", "_h", "_c"} {
-		o := named{typ: tensorType(d, shapes[i])}
-		if v := e.x.direct[e.n.Out(i)]; e.n.Out(i) != nil && v != nil {
-			o.name = e.x.name(v)
-			e.x.written[v] = true
+	for i, suffix := range suffixes {
+		o := named{typ: tensorType(d, model.Shape{s[1], h})}
+		if i == 0 {
+			o.typ.shape = model.Shape{s[0], s[1], h}
+		}
+		if v := e.n.Out(i); v != nil && e.x.direct[v] != nil {
+			o.name = e.x.name(e.x.direct[v])
+			e.x.written[e.x.direct[v]] = true
 		} else {
-			o.name = e.x.fresh(base + suffix)
+			o.name = e.x.fresh(e.base() + suffix)
 		}
 		outs = append(outs, o)
 	}
-	e.x.add("lstm", e.title(), outs, p...)
+	e.x.add(typ, e.title(), outs, p...)
 	for i, v := range e.n.Outputs {
 		if v == nil {
 			continue
@@ -430,7 +500,7 @@ func (e *emitter) lstm() {
 		src := ref(outs[i].name)
 		if i == 0 && dir == "reverse" {
 			// Back to the order of time.
-			src = e.mid("reverse", d, shapes[0], param{"x", src}, param{"axes", []int{0}})
+			src = e.mid("reverse", d, outs[0].typ.shape, param{"x", src}, param{"axes", []int{0}})
 		}
 		e.x.add("expand_dims", e.x.name(v), []named{{e.x.name(v), e.x.typeOf(v)}}, param{"x", src}, param{"axes", []int{b2i(i == 0)}})
 		e.x.written[v] = true

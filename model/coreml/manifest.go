@@ -2,6 +2,7 @@ package coreml
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -165,6 +166,21 @@ func readIn(root *os.Root, name string, limit int64) ([]byte, error) {
 	return b, nil
 }
 
+// oneLine is an error's text without the control characters that names in a
+// file may bring along.
 func oneLine(err error) string {
-	return strings.ReplaceAll(err.Error(), "\n", " ")
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, err.Error())
+}
+
+// line returns err, or its text in one line where it has several.
+func line(err error) error {
+	if s := oneLine(err); s != err.Error() {
+		return errors.New(s)
+	}
+	return err
 }
