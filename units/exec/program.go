@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 	"unsafe"
@@ -44,6 +45,7 @@ type Program struct {
 	scratch int // bytes of kernel scratch per worker
 	objects int
 	weights int64
+	refs    []int // layers with a node that has no kernel
 
 	mu     sync.Mutex
 	free   []*state
@@ -86,6 +88,10 @@ func (p *Program) ArenaBytes() int64 { return int64(p.arena) }
 
 // WeightBytes returns the bytes of packed weights the program holds.
 func (p *Program) WeightBytes() int64 { return p.weights }
+
+// Reference returns the layers (indices, ascending) with an operator that has no
+// kernel and runs through the reference evaluation: right, but slow.
+func (p *Program) Reference() []int { return slices.Clone(p.refs) }
 
 // Steps returns the number of kernel calls of one inference.
 func (p *Program) Steps() int { return len(p.steps) }

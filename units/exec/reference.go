@@ -86,6 +86,9 @@ func (b *builder) compileReference(n *model.Node) error {
 	if !ops.Supported(n.Op) {
 		return fmt.Errorf("no kernel and no reference evaluation for operator %s", n.Op)
 	}
+	if k := len(b.prog.refs); k == 0 || b.prog.refs[k-1] != b.layer {
+		b.prog.refs = append(b.prog.refs, b.layer)
+	}
 	in := make([]refInput, len(n.Inputs))
 	var ins []*ten
 	for i, v := range n.Inputs {
