@@ -98,10 +98,22 @@ type Pipeline struct {
 	// ContiguousPeriodMS is that of the best pipeline in which each unit runs
 	// one contiguous part of the network.
 	ContiguousPeriodMS float64 `json:"contiguous_period_ms"`
+	// Mix serves some requests by one plan and some by another; MixBoundMS is
+	// what no mixture undercuts.
+	Mix         []MixPart `json:"mix"`
+	MixPeriodMS float64   `json:"mix_period_ms"`
+	MixBoundMS  float64   `json:"mix_bound_ms"`
 	// LatencyPlanMS and LatencyPlanPeriodMS are the latency and the period of
 	// the plan of least latency, for comparison.
 	LatencyPlanMS       float64 `json:"latency_plan_ms"`
 	LatencyPlanPeriodMS float64 `json:"latency_plan_period_ms"`
+}
+
+// MixPart is one plan of a mixture.
+type MixPart struct {
+	Share     float64        `json:"share"` // of the requests
+	LatencyMS float64        `json:"latency_ms"`
+	Layers    map[string]int `json:"layers"` // by unit
 }
 
 // Load is what one request asks of a resource.

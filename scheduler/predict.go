@@ -125,6 +125,20 @@ func pipelineResult(plan *Plan) *result.Pipeline {
 	for i, l := range p.LoadMS {
 		r.Loads = append(r.Loads, result.Load{Resource: ResourceName(i), LoadMS: l})
 	}
+	r.MixPeriodMS, r.MixBoundMS = p.MixPeriodMS, p.MixBoundMS
+	for _, m := range p.Mix {
+		var count [NumUnits]int
+		for _, u := range m.Units {
+			count[u]++
+		}
+		part := result.MixPart{Share: m.Share, LatencyMS: m.LatencyMS, Layers: map[string]int{}}
+		for k, n := range count {
+			if n > 0 {
+				part.Layers[units.Kind(k).String()] = n
+			}
+		}
+		r.Mix = append(r.Mix, part)
+	}
 	return r
 }
 

@@ -4,6 +4,9 @@ import (
 	"math"
 	"slices"
 
+	"gonum.org/v1/gonum/mat"
+	"gonum.org/v1/gonum/optimize/convex/lp"
+
 	"github.com/triune-sim/triune/units"
 )
 
@@ -22,6 +25,12 @@ import (
 // latency, and its value is a lower bound on the period of every plan; the
 // weights then move towards the resources that were overloaded. The best plan
 // met is improved by moving layers, and the gap to the best bound is reported.
+//
+// A stream need not treat all requests alike: some may take one plan and some
+// another. The best shares of the plans that the search has met are a small
+// linear programme, and the same dual value bounds them, so that the gap of a
+// mixture is that of the search alone. A mixture keeps the weights of all its
+// plans resident.
 
 // NumResources counts the units and the DRAM.
 const NumResources = NumUnits + 1
@@ -38,9 +47,21 @@ type Pipeline struct {
 	// Contiguous is the period of the best pipeline in which each unit runs
 	// one contiguous part; 0 when the constraints admit none.
 	ContiguousMS float64
+	// Mix is the best mixture of plans, each with its share of the requests,
+	// MixPeriodMS its period, and MixBoundMS what no mixture undercuts.
+	Mix                     []MixPart
+	MixPeriodMS, MixBoundMS float64
 	// Latency is the latency-optimal plan, and LatencyPeriodMS its period.
 	Latency         *Plan
 	LatencyPeriodMS float64
+}
+
+// MixPart is one plan of a mixture.
+type MixPart struct {
+	Share     float64 // of the requests
+	Units     []units.Kind
+	LatencyMS float64
+	LoadMS    [NumResources]float64
 }
 
 // ResourceName names a resource of a pipeline.
@@ -128,10 +149,14 @@ func (s *Solver) throughput(p *Problem, o *Options, plan *Plan) error {
 	best := math.Inf(1)
 	bestSum := math.Inf(1)
 	bestAssign := make([]units.Kind, n)
+	var columns []MixPart
 	try := func(a []units.Kind, name string) [NumResources]float64 {
 		p.Evaluate(a, false, &s.timing)
 		l := p.loads(a, &s.timing)
 		_, period := greatest(l)
+		if name != movedLayers && p.feasible(a, &s.timing, o) && !slices.ContainsFunc(columns, func(c MixPart) bool { return c.LoadMS == l }) {
+			columns = append(columns, MixPart{Units: slices.Clone(a), LatencyMS: s.timing.LatencyMS, LoadMS: l})
+		}
 		if period < best*(1-1e-12) || period <= best && s.timing.LatencyMS < bestSum*(1-1e-12) {
 			if p.feasible(a, &s.timing, o) {
 				best, bestSum, pl.Strategy = period, s.timing.LatencyMS, name
@@ -160,30 +185,28 @@ func (s *Solver) throughput(p *Problem, o *Options, plan *Plan) error {
 		pl.BoundMS = max(pl.BoundMS, least)
 	}
 
-	// The dual: exponentiated subgradient steps on the weights.
+	// The dual, by cutting planes: the loads of the plans met so far bound the
+	// dual function from above; where that bound is greatest, the next plan is
+	// found. Every second step goes only half the way from the best weights
+	// known, which steadies the method.
 	assign := make([]units.Kind, n)
 	var can uint8
 	for i := range p.Layers {
 		can |= p.Layers[i].Allowed
 	}
-	var w [NumResources]float64
-	for k := range NumUnits {
-		if can>>k&1 != 0 {
+	var w, bestW [NumResources]float64
+	live := 0
+	for k := range w {
+		if k < NumUnits && can>>k&1 != 0 || k == NumUnits && p.DRAMGBs > 0 {
 			w[k] = 1
+			live++
 		}
 	}
-	if p.DRAMGBs > 0 {
-		w[NumUnits] = 1
+	for k := range w {
+		w[k] /= float64(live)
 	}
-	const steps = 80
+	const steps = 60
 	for step := range steps {
-		sum := 0.0
-		for _, x := range w {
-			sum += x
-		}
-		for k := range w {
-			w[k] /= sum
-		}
 		s.search.weighLoads(p, w)
 		least, bound := math.Inf(1), math.Inf(1)
 		var got []units.Kind
@@ -207,17 +230,23 @@ func (s *Solver) throughput(p *Problem, o *Options, plan *Plan) error {
 		if got == nil {
 			break
 		}
-		pl.BoundMS = max(pl.BoundMS, min(least, bound))
-		l := try(got, "the dual search")
-		_, top := greatest(l)
-		if top <= 0 || best <= pl.BoundMS*(1+1e-9) {
+		if v := min(least, bound); v > pl.MixBoundMS || step == 0 {
+			pl.MixBoundMS, bestW = v, w
+		}
+		try(got, "the dual search")
+		next, upper, ok := dualWeights(columns, w)
+		if !ok || upper <= pl.MixBoundMS*(1+1e-4) {
 			break
 		}
-		rate := 1.5 / math.Sqrt(float64(step)+1)
-		for k := range w {
-			w[k] *= math.Exp(rate * (l[k]/top - 0.5))
+		if step%2 == 0 {
+			for k := range w {
+				w[k] = (next[k] + bestW[k]) / 2
+			}
+		} else {
+			w = next
 		}
 	}
+	pl.BoundMS = max(pl.BoundMS, pl.MixBoundMS)
 	if !math.IsInf(best, 1) && best > pl.BoundMS*(1+1e-9) {
 		starts := [][]units.Kind{slices.Clone(bestAssign), slices.Clone(latency.Units)}
 		if split != nil {
@@ -241,6 +270,13 @@ func (s *Solver) throughput(p *Problem, o *Options, plan *Plan) error {
 	pl.LoadMS = p.loads(bestAssign, &s.timing)
 	pl.Bottleneck, pl.PeriodMS = greatest(pl.LoadMS)
 	pl.BoundMS = min(pl.BoundMS, pl.PeriodMS)
+	if !slices.ContainsFunc(columns, func(c MixPart) bool { return c.LoadMS == pl.LoadMS }) {
+		columns = append(columns, MixPart{Units: slices.Clone(bestAssign), LatencyMS: s.timing.LatencyMS, LoadMS: pl.LoadMS})
+	}
+	pl.mix(columns)
+	for i := range pl.Mix {
+		p.byLayer(pl.Mix[i].Units)
+	}
 	pl.InFlight = 1
 	if pl.PeriodMS > 0 {
 		pl.RequestsPerS = 1e3 / pl.PeriodMS
@@ -255,6 +291,155 @@ func (s *Solver) throughput(p *Problem, o *Options, plan *Plan) error {
 	st.Labels += stats.Labels
 	plan.Stats = st
 	return nil
+}
+
+const movedLayers = "moved layers"
+
+// dualWeights maximises, over weights that sum to one, the least weighted load
+// of a set of plans, and returns that value. It looks at the plans that bind
+// near the present weights, so that the linear programme stays small.
+func dualWeights(columns []MixPart, at [NumResources]float64) (w [NumResources]float64, value float64, ok bool) {
+	const most = 14
+	weighted := func(c *MixPart, w *[NumResources]float64) float64 {
+		t := 0.0
+		for r, x := range c.LoadMS {
+			t += w[r] * x
+		}
+		return t
+	}
+	pool := make([]*MixPart, len(columns))
+	for i := range columns {
+		pool[i] = &columns[i]
+	}
+	slices.SortStableFunc(pool, func(a, b *MixPart) int {
+		x, y := weighted(a, &at), weighted(b, &at)
+		switch {
+		case x < y:
+			return -1
+		case x > y:
+			return 1
+		}
+		return 0
+	})
+	pool = pool[:min(len(pool), most)]
+	// Variables: the weights, the value v, a slack for each plan.
+	// maximise v: v - weights x loads + slack = 0, weights sum to one.
+	k := len(pool)
+	scale := 0.0
+	for _, c := range pool {
+		_, x := greatest(c.LoadMS)
+		scale = max(scale, x)
+	}
+	if scale <= 0 {
+		return w, 0, false
+	}
+	a := mat.NewDense(k+1, NumResources+1+k, nil)
+	cost := make([]float64, NumResources+1+k)
+	cost[NumResources] = -1
+	b := make([]float64, k+1)
+	for i, c := range pool {
+		for r, x := range c.LoadMS {
+			a.Set(i, r, -x/scale)
+		}
+		a.Set(i, NumResources, 1)
+		a.Set(i, NumResources+1+i, 1)
+	}
+	for r := range NumResources {
+		a.Set(k, r, 1)
+	}
+	b[k] = 1
+	_, x, err := lp.Simplex(cost, a, b, 1e-10, nil)
+	if err != nil {
+		return w, 0, false
+	}
+	sum := 0.0
+	for r := range w {
+		w[r] = max(0, x[r])
+		sum += w[r]
+	}
+	if !(sum > 0) {
+		return w, 0, false
+	}
+	for r := range w {
+		w[r] /= sum
+	}
+	value = math.Inf(1)
+	for i := range columns {
+		value = min(value, weighted(&columns[i], &w))
+	}
+	return w, value, true
+}
+
+// mix solves for the shares of plans that give the least period.
+func (pl *Pipeline) mix(columns []MixPart) {
+	pl.MixPeriodMS = pl.PeriodMS
+	pl.MixBoundMS = min(pl.MixBoundMS, pl.PeriodMS)
+	k := len(columns)
+	single := func() {
+		for _, c := range columns {
+			if _, x := greatest(c.LoadMS); x == pl.PeriodMS {
+				c.Share = 1
+				pl.Mix = []MixPart{c}
+				return
+			}
+		}
+	}
+	if k < 2 || pl.PeriodMS <= 0 {
+		single()
+		return
+	}
+	// minimise t: for every resource, sum of share x load - t + slack = 0;
+	// the shares sum to one.
+	a := mat.NewDense(NumResources+1, k+1+NumResources, nil)
+	cost := make([]float64, k+1+NumResources)
+	cost[k] = 1
+	b := make([]float64, NumResources+1)
+	for j, c := range columns {
+		for r, x := range c.LoadMS {
+			a.Set(r, j, x/pl.PeriodMS)
+		}
+		a.Set(NumResources, j, 1)
+	}
+	for r := range NumResources {
+		a.Set(r, k, -1)
+		a.Set(r, k+1+r, 1)
+	}
+	b[NumResources] = 1
+	t, x, err := lp.Simplex(cost, a, b, 1e-9, nil)
+	if err != nil || !(t < 1-1e-9) {
+		single()
+		return
+	}
+	// Evaluate the shares rather than trust the solver's last digits.
+	sum := 0.0
+	for j := range columns {
+		if x[j] > 1e-9 {
+			sum += x[j]
+		}
+	}
+	var load [NumResources]float64
+	for j, c := range columns {
+		if x[j] > 1e-9 {
+			c.Share = x[j] / sum
+			for r := range load {
+				load[r] += c.Share * c.LoadMS[r]
+			}
+			pl.Mix = append(pl.Mix, c)
+		}
+	}
+	_, pl.MixPeriodMS = greatest(load)
+	pl.MixBoundMS = min(pl.MixBoundMS, pl.MixPeriodMS)
+}
+
+// byLayer turns units by position into units by the network's layers.
+func (p *Problem) byLayer(u []units.Kind) {
+	if p.Order == nil {
+		return
+	}
+	pos := slices.Clone(u)
+	for i, l := range p.Order {
+		u[l] = pos[i]
+	}
 }
 
 // polish moves runs of layers between units, and exchanges single layers of
@@ -286,7 +471,7 @@ func (s *Solver) polish(p *Problem, o *Options, cur []units.Kind, budget int, tr
 		budget--
 		if x := norm(); x < now*(1-1e-9) {
 			now = x
-			try(cur, "moved layers")
+			try(cur, movedLayers)
 			return true
 		}
 		return false

@@ -14,7 +14,7 @@ func TestThroughput(t *testing.T) {
 	r := rand.New(rand.NewPCG(21, 22))
 	var s Solver
 	var exact, total int
-	var worst, worstBound float64
+	var worst, worstBound, mixGap float64
 	for g := range 400 {
 		n := 1 + r.IntN(8)
 		p := randomProblem(r, n, 1+r.IntN(4), r.Float64()*0.4)
@@ -79,6 +79,19 @@ func TestThroughput(t *testing.T) {
 		if got := period(plan.Units); math.Abs(got-pl.PeriodMS) > 1e-9*got {
 			t.Fatalf("graph %d: stated %g, evaluated %g", g, pl.PeriodMS, got)
 		}
+		share := 0.0
+		var load [NumResources]float64
+		for _, m := range pl.Mix {
+			share += m.Share
+			p.Evaluate(m.Units, false, &tm)
+			for r, x := range p.loads(m.Units, &tm) {
+				load[r] += m.Share * x
+			}
+		}
+		if _, x := greatest(load); math.Abs(share-1) > 1e-9 || math.Abs(x-pl.MixPeriodMS) > 1e-9*x || x > pl.PeriodMS*(1+1e-9) || x < pl.MixBoundMS*(1-1e-9) {
+			t.Fatalf("graph %d: a mixture of shares %g and period %g (stated %g), single plan %g, bound %g", g, share, x, pl.MixPeriodMS, pl.PeriodMS, pl.MixBoundMS)
+		}
+		mixGap += pl.MixPeriodMS/pl.MixBoundMS - 1
 		total++
 		if pl.PeriodMS <= best*(1+1e-9) {
 			exact++
@@ -87,6 +100,10 @@ func TestThroughput(t *testing.T) {
 		worstBound += best/pl.BoundMS - 1
 	}
 	t.Logf("%d of %d periods are the best, the worst is %.1f %% above; the bound is %.1f %% below the best on average", exact, total, 100*worst, 100*worstBound/float64(total))
+	t.Logf("mixtures are %.2f %% above their bound on average", 100*mixGap/float64(total))
+	if mixGap/float64(total) > 0.02 {
+		t.Errorf("mixtures are %.1f %% above their bound on average", 100*mixGap/float64(total))
+	}
 	if float64(exact) < 0.9*float64(total) {
 		t.Errorf("only %d of %d periods are the best", exact, total)
 	}

@@ -238,8 +238,8 @@ func TestThroughputOfZoo(t *testing.T) {
 			}
 			checkPrediction(t, scheduler.NewPrediction(net, m, plan, scheduler.Meta{Model: name, Scheme: "fp16"}))
 			p := plan.Pipeline
-			t.Logf("%-13s %-7s %7.1f /s (latency plan %7.1f /s), bottleneck %s, %d in flight, latency %.3f ms (%.3f), gap %.1f %%, contiguous %.3f ms, %s", name, d, p.RequestsPerS,
-				1e3/p.LatencyPeriodMS, scheduler.ResourceName(p.Bottleneck), p.InFlight, plan.LatencyMS, p.Latency.LatencyMS, p.GapPct(), p.ContiguousMS, p.Strategy)
+			t.Logf("%-13s %-7s %7.1f /s (latency plan %7.1f /s), bottleneck %s, %d in flight, latency %.3f ms (%.3f), gap %.1f %%, contiguous %.3f ms, %s; mixture of %d: %.1f /s, gap %.1f %%", name, d, p.RequestsPerS,
+				1e3/p.LatencyPeriodMS, scheduler.ResourceName(p.Bottleneck), p.InFlight, plan.LatencyMS, p.Latency.LatencyMS, p.GapPct(), p.ContiguousMS, p.Strategy, len(p.Mix), 1e3/p.MixPeriodMS, 100*(p.MixPeriodMS/p.MixBoundMS-1))
 			if p.PeriodMS > p.LatencyPeriodMS*(1+1e-12) || p.PeriodMS > p.ContiguousMS*(1+1e-12) || p.PeriodMS < p.BoundMS*(1-1e-12) {
 				t.Errorf("%s on %s: %+v", name, d, *p)
 			}
