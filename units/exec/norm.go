@@ -10,6 +10,7 @@ import (
 func init() {
 	register(compileSoftmax, "Softmax")
 	register(compileLayerNorm, "LayerNormalization")
+	register(compileRMSNorm, "RMSNormalization")
 	register(compileGroupNorm, "GroupNormalization", "InstanceNormalization")
 	register(compileBatchNorm, "BatchNormalization")
 }
@@ -97,6 +98,41 @@ func compileLayerNorm(b *builder, nodes []*model.Node) (int, error) {
 	eps := float32(n.Attrs.Float("epsilon", 1e-5))
 	return b.rows(nodes, func(k *kernels.Ctx, dst, src []float32) {
 		kernels.LayerNorm(k, dst, src, rows, cols, gamma, beta, eps)
+	})
+}
+
+func compileRMSNorm(b *builder, nodes []*model.Node) (int, error) {
+	n := nodes[0]
+	x := n.In(0)
+	if !isFloat(x) || !known(x, n.Outputs[0]) || x.Shape.Elems() < 1 {
+		return 0, errNoKernel
+	}
+	axis, ok := normAxis(n.Attrs.Int("axis", -1), len(x.Shape))
+	if !ok {
+		return 0, errNoKernel
+	}
+	cols := elems(x.Shape[axis:])
+	gamma, ok := b.constRow(n.In(1), cols)
+	if !ok {
+		return 0, errNoKernel
+	}
+	eps := n.Attrs.Float("epsilon", 1e-5)
+	return b.rows(nodes, func(_ *kernels.Ctx, dst, src []float32) {
+		for len(dst) > 0 {
+			row, out := src[:cols], dst[:cols]
+			var sum [4]float64
+			for i, v := range row {
+				sum[i&3] += float64(v) * float64(v)
+			}
+			inv := float32(1 / math.Sqrt((sum[0]+sum[1]+sum[2]+sum[3])/float64(cols)+eps))
+			for i, v := range row {
+				out[i] = v * inv
+				if gamma != nil {
+					out[i] *= gamma[i]
+				}
+			}
+			src, dst = src[cols:], dst[cols:]
+		}
 	})
 }
 

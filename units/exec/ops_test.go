@@ -67,9 +67,20 @@ var graphs = map[string]func(m *maker) *model.Graph{
 		x, w := m.input(model.Float32, 1, 3, 6, 6), m.input(model.Float32, 4, 3, 3, 3)
 		return m.done(m.op("Conv", nil, x, w, nil))
 	},
-	"conv transpose (reference)": func(m *maker) *model.Graph {
-		x := m.input(model.Float32, 1, 4, 5, 5)
-		return m.done(m.op("ConvTranspose", attrs{"strides": []int{2, 2}}, x, m.weight(0.3, 4, 3, 2, 2), m.weight(1, 3)))
+	"conv transpose": func(m *maker) *model.Graph {
+		x := m.input(model.Float32, 2, 4, 5, 6)
+		y := m.op("ConvTranspose", attrs{"strides": []int{2, 2}}, x, m.weight(0.3, 4, 3, 2, 2), m.weight(1, 3))
+		z := m.op("ConvTranspose", attrs{"strides": []int{2, 3}, "pads": []int{1, 0, 0, 1}, "output_padding": []int{1, 1}}, x, m.weight(0.2, 4, 17, 3, 3), nil)
+		w := m.op("ConvTranspose", attrs{"group": 2, "dilations": []int{2, 1}, "pads": []int{1, 1, 1, 1}}, x, m.weight(0.2, 4, 3, 3, 3), nil)
+		u := m.op("ConvTranspose", attrs{"strides": []int{2, 2}, "auto_pad": "SAME_UPPER"}, x, m.weight(0.2, 4, 3, 3, 3), nil)
+		l := m.op("ConvTranspose", attrs{"strides": []int{2}}, m.input(model.Float32, 1, 3, 7), m.weight(0.3, 3, 2, 4), m.weight(1, 2))
+		return m.done(m.op("Relu", nil, y), z, w, u, l)
+	},
+	"embedding and RMS norm": func(m *maker) *model.Graph {
+		i := m.input(model.Int64, 2, 3)
+		e := m.op("Gather", nil, m.weight(1, 10, 8), i)
+		r := m.op("RMSNormalization", attrs{"axis": -1, "epsilon": 1e-6}, e, m.weight(1, 8))
+		return m.done(r, m.op("Gather", attrs{"axis": 2}, e, m.ints(1, -1)), m.op("Gather", attrs{"axis": 1}, e, m.constant(model.Scalar(int64(2)))))
 	},
 	"gemm": func(m *maker) *model.Graph {
 		x := m.input(model.Float32, 3, 50)
