@@ -244,13 +244,30 @@ func Summary(net *model.Network, plan *Plan) string {
 	return s + fmt.Sprintf("; they and the moves cost %.3g ms of %.3g", away, plan.LatencyMS) + left(plan)
 }
 
-// left says how many ms a policy that minimises nothing leaves on the table.
+// left says what a plan is beside the others that are known: how many ms a
+// policy that minimises nothing leaves on the table, what overlap gains, and
+// how a stream of requests fares.
 func left(plan *Plan) string {
-	if plan.OptimalMS <= 0 || plan.Overlap != nil {
-		return ""
+	switch {
+	case plan.Overlap != nil:
+		o := plan.Overlap
+		if d := o.SerialMS - plan.LatencyMS; d > 1e-9*plan.LatencyMS {
+			return fmt.Sprintf("; running branches at once saves %.3g ms of %.3g (no schedule takes less than %.3g)", d, o.SerialMS, o.BoundMS)
+		}
+		return fmt.Sprintf("; running branches at once gains nothing (no schedule takes less than %.3g ms)", o.BoundMS)
+	case plan.Pipeline != nil:
+		p := plan.Pipeline
+		s := fmt.Sprintf("; a stream of requests runs at %.4g per s, bound by the %s (%.4g with the plan of least latency, %.3g ms)",
+			p.RequestsPerS, ResourceName(p.Bottleneck), 1e3/p.LatencyPeriodMS, p.Latency.LatencyMS)
+		if len(p.Mix) > 1 {
+			s += fmt.Sprintf("; sending requests by %d plans in turn reaches %.4g", len(p.Mix), 1e3/p.MixPeriodMS)
+		}
+		return s
+	case plan.OptimalMS > 0:
+		if d := plan.LatencyMS - plan.OptimalMS; d > 1e-9*plan.LatencyMS {
+			return fmt.Sprintf("; the optimal plan takes %.3g ms: %.3g ms are left on the table", plan.OptimalMS, d)
+		}
+		return "; this is also the optimal plan's latency"
 	}
-	if d := plan.LatencyMS - plan.OptimalMS; d > 1e-9*plan.LatencyMS {
-		return fmt.Sprintf("; the optimal plan takes %.3g ms: %.3g ms are left on the table", plan.OptimalMS, d)
-	}
-	return "; this is also the optimal plan's latency"
+	return ""
 }

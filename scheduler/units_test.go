@@ -341,3 +341,27 @@ func TestCoreMLRules(t *testing.T) {
 		t.Errorf("a model over 1 GiB: %s; %s", got, Summary(big, plan))
 	}
 }
+
+// TestSummary checks that the sentence tells what is special about a plan.
+func TestSummary(t *testing.T) {
+	m := fakeMachine()
+	net := chain(4e9, model.KindConv, model.KindConv, model.KindGather)
+	for _, c := range []struct {
+		o    Options
+		want string
+	}{
+		{Options{}, "1 of 3 layers leave the NE"},
+		{Options{Mask: units.CPUOnly}, "all 3 layers run on the CPU"},
+		{Options{Policy: CoreML}, "optimal plan"},
+		{Options{Overlap: true}, "running branches at once gains nothing"},
+		{Options{Policy: Throughput}, "a stream of requests runs at"},
+	} {
+		plan, err := Solve(net, m, c.o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s := Summary(net, plan); !strings.Contains(s, c.want) {
+			t.Errorf("%+v: %q, want %q", c.o, s, c.want)
+		}
+	}
+}
