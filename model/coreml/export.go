@@ -494,6 +494,8 @@ func isComputed(k *model.Const) bool {
 		return isComputed(s.of)
 	case packedBytes:
 		return isComputed(s.of)
+	case plainly:
+		return true
 	case *model.Affine, *model.Lookup, *model.Sparse:
 		return true
 	}
@@ -613,9 +615,11 @@ func (x *exporter) constant(v *model.Value) ref { return x.constantAs(v, v.Const
 // constantAs writes a constant under the name of a value.
 func (x *exporter) constantAs(v *model.Value, k *model.Const) ref {
 	key := k.DType.String() + k.Shape.String()
-	if n := x.consts[k.Storage][key]; n != "" {
+	from := k.Storage
+	if n := x.consts[from][key]; n != "" {
 		return ref(n)
 	}
+	k = expressible(k)
 	base := v.Name
 	if x.outputs[v] {
 		base += "_const"
@@ -638,9 +642,9 @@ func (x *exporter) constantAs(v *model.Value, k *model.Const) ref {
 		name = x.fresh(base)
 		x.weight(name, k)
 	}
-	if x.consts[k.Storage] == nil {
-		x.consts[k.Storage] = map[string]string{}
+	if x.consts[from] == nil {
+		x.consts[from] = map[string]string{}
 	}
-	x.consts[k.Storage][key] = name
+	x.consts[from][key] = name
 	return ref(name)
 }

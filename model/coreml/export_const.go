@@ -4,6 +4,46 @@ import (
 	"github.com/triune-sim/triune/model"
 )
 
+// expressible returns a constant in a form that MIL has: the parts in the
+// constant's own type (MIL's result has the type of the scale or the table),
+// and plain values where the codes are wider than 8 bits.
+func expressible(k *model.Const) *model.Const {
+	typed := func(p *model.Const) *model.Const {
+		if p == nil || !p.DType.IsFloat() {
+			return p
+		}
+		return expressible(&model.Const{DType: k.DType, Shape: p.Shape, Storage: p.Storage})
+	}
+	switch s := k.Storage.(type) {
+	case *model.Affine:
+		if s.Codes.DType.IsInt() && !isCode(s.Codes.DType) {
+			return &model.Const{DType: k.DType, Shape: k.Shape, Storage: plainly{k}}
+		}
+		scale, zero := typed(s.Scale), typed(s.Zero)
+		if scale.DType != s.Scale.DType || zero != nil && zero.DType != s.Zero.DType {
+			return &model.Const{DType: k.DType, Shape: k.Shape, Storage: &model.Affine{Codes: s.Codes, Scale: scale, Zero: zero}}
+		}
+	case *model.Lookup:
+		if table := typed(s.Table); table.DType != s.Table.DType {
+			return &model.Const{DType: k.DType, Shape: k.Shape, Storage: &model.Lookup{Indices: s.Indices, Table: table, VectorAxis: s.VectorAxis}}
+		}
+	case *model.Sparse:
+		if values := typed(s.Values); values.DType != s.Values.DType {
+			return &model.Const{DType: k.DType, Shape: k.Shape, Storage: &model.Sparse{Mask: s.Mask, Values: values}}
+		}
+	}
+	return k
+}
+
+// plainly presents a compressed constant as plain values.
+type plainly struct{ of *model.Const }
+
+func (p plainly) Form() model.Form   { return model.FormDense }
+func (p plainly) StoredBytes() int64 { return p.of.DenseBytes() }
+func (p plainly) Decode(d model.DType, s model.Shape) (*model.Tensor, error) {
+	return p.of.Storage.Decode(d, s)
+}
+
 // weight writes the constexpr operations that decompress a constant.
 func (x *exporter) weight(name string, k *model.Const) {
 	if x.target < IOS18 {

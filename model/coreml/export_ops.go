@@ -586,18 +586,19 @@ func (e *emitter) zeroPoint(q model.DType) any {
 	return e.in(2)
 }
 
-func (e *emitter) scaleParams(list []param) []param {
+// scaleParams adds the scale, in the type of the floating-point side, and the
+// axis of a vector.
+func (e *emitter) scaleParams(d model.DType, list []param) []param {
 	s := e.n.In(1)
 	if s.Const == nil {
 		failf("a scale that depends on data")
 	}
-	if len(s.Shape) == 1 && s.Shape[0] == 1 {
-		// One value: a scalar for MIL.
-		list = append(list, param{"scale", e.x.constantAs(s, flat(s.Const, model.Shape{}))})
-		return list
+	shape := s.Shape
+	if len(shape) == 1 && shape[0] == 1 {
+		shape = model.Shape{} // one value: a scalar for MIL
 	}
-	list = append(list, param{"scale", e.in(1)})
-	if len(s.Shape) > 0 {
+	list = append(list, param{"scale", e.x.constantAs(s, &model.Const{DType: d, Shape: shape, Storage: s.Const.Storage})})
+	if len(shape) > 0 {
 		list = append(list, param{"axis", axis(e.n.Attrs.Int("axis", 1), len(e.shape(0)))})
 	}
 	return list
@@ -609,7 +610,7 @@ func (e *emitter) quantize() {
 	if q != model.Int8 && q != model.UInt8 {
 		failf("codes of type %s (Core ML takes int8 and uint8)", q)
 	}
-	p := e.scaleParams([]param{{"input", e.in(0)}, {"output_dtype", q.String()}})
+	p := e.scaleParams(e.dtype(0), []param{{"input", e.in(0)}, {"output_dtype", q.String()}})
 	e.op("quantize", append(p, param{"zero_point", e.zeroPoint(q)})...)
 }
 
@@ -619,6 +620,6 @@ func (e *emitter) dequantize() {
 	if q != model.Int8 && q != model.UInt8 {
 		failf("codes of type %s (Core ML takes int8 and uint8)", q)
 	}
-	p := e.scaleParams([]param{{"input", e.in(0)}})
+	p := e.scaleParams(e.n.Out(0).DType, []param{{"input", e.in(0)}})
 	e.op("dequantize", append(p, param{"zero_point", e.zeroPoint(q)})...)
 }
