@@ -204,7 +204,6 @@ type Desk struct {
 	p      *Pricer
 	solver scheduler.Solver
 	plan   scheduler.Plan
-	timing scheduler.Timing
 }
 
 // Desk returns a desk of the pricer, for one goroutine.

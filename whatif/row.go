@@ -266,7 +266,6 @@ type desk struct {
 	cfg   Config
 	env   env
 	bases map[string]baseRow
-	set   []string
 }
 
 type baseRow struct {
@@ -440,3 +439,12 @@ func (d *desk) fill(b *Block, lo, hi int64, stop func() bool) error {
 }
 
 var errStopped = errors.New("whatif: stopped")
+
+// IsInput tells whether column k of the rows says what was priced (model,
+// device, a varied parameter), not what came out.
+func (r *Runner) IsInput(k int) bool { return r.rows.keep[k] < r.rows.out }
+
+// IsDerived tells whether column k of the rows is one that the study defines.
+func (r *Runner) IsDerived(k int) bool {
+	return r.rows.keep[k] >= r.rows.derived && r.rows.keep[k] < r.rows.failure
+}

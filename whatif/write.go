@@ -168,7 +168,7 @@ const groupRows = 1 << 16
 type parquetWriter struct {
 	cols   []Column
 	order  []int // column of each leaf; leaves are sorted by name
-	w      *parquet.Writer
+	w      *parquet.GenericWriter[any]
 	rows   []parquet.Row
 	values []parquet.Value
 	inside int
@@ -211,7 +211,7 @@ func NewParquet(w io.Writer, st Stamp, cols []Column) (Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.w = parquet.NewWriter(w, schema, parquet.CreatedBy("triune", Version(), ""),
+	p.w = parquet.NewGenericWriter[any](w, schema, parquet.CreatedBy("triune", Version(), ""),
 		parquet.KeyValueMetadata("triune.study", string(head)), parquet.KeyValueMetadata("triune.columns", string(desc)))
 	return p, nil
 }

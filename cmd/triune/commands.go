@@ -9,6 +9,7 @@ func (a *app) commands() []*cobra.Command {
 		a.benchCommand(),
 		a.inspectCommand(),
 		a.devicesCommand(),
+		a.whatifCommand(),
 		a.compressCommand(),
 		a.convertCommand(),
 		a.simulateCommand(),

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func writeStudy(t *testing.T, src string) string {
+	t.Helper()
+	p := filepath.Join(t.TempDir(), "study.yaml")
+	if err := os.WriteFile(p, []byte(src), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestWhatif(t *testing.T) {
+	p := writeStudy(t, `
+question: Does W8A8 pay?
+models: [mobilenet_v2]
+devices: [iphone-12, iphone-15-pro]
+schemes: [fp16, w8a8]
+base: {scheme: fp16}
+`)
+	code, out, errs := triune(t, "whatif", p)
+	if code != 0 || errs != "" || !strings.Contains(out, "Does W8A8 pay?") || strings.Count(out, "mobilenet_v2 ") != 4 {
+		t.Fatalf("code %d, stderr %q, stdout:\n%s", code, errs, out)
+	}
+	code, out, errs = triune(t, "whatif", p, "--json")
+	var doc struct {
+		Rows     []map[string]any `json:"rows"`
+		Findings []any            `json:"findings"`
+	}
+	if err := json.Unmarshal([]byte(out), &doc); code != 0 || errs != "" || err != nil || len(doc.Rows) != 4 || doc.Rows[0]["latency_ms"].(float64) <= 0 {
+		t.Fatalf("code %d, stderr %q, %v: %s", code, errs, err, out)
+	}
+	code, out, _ = triune(t, "whatif", p, "--csv")
+	if code != 0 || strings.Count(out, "\n") != 5 || !strings.HasPrefix(out, "config,model,device") {
+		t.Fatalf("code %d: %s", code, out)
+	}
+	dir := filepath.Join(t.TempDir(), "d")
+	for _, args := range [][]string{{}, {"--resume"}} {
+		code, out, errs = triune(t, append([]string{"whatif", p, "-o", dir, "--format", "csv,json,parquet"}, args...)...)
+		if code != 0 || !strings.Contains(out, "4 rows in "+dir) {
+			t.Fatalf("code %d, stderr %q, stdout:\n%s", code, errs, out)
+		}
+	}
+	for _, f := range []string{"study.json", "rows.csv", "rows.json", "rows.parquet"} {
+		if st, err := os.Stat(filepath.Join(dir, f)); err != nil || st.Size() == 0 {
+			t.Errorf("%s: %v", f, err)
+		}
+	}
+}
+
+func TestWhatifBadInput(t *testing.T) {
+	good := writeStudy(t, "models: [tiny_mlp]\n")
+	bad := writeStudy(t, "models: [tiny_mlp]\nset: {ne.speed: 3}\n")
+	for _, c := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{}, 2, "accepts 1 arg"},
+		{[]string{"nothere.yaml"}, 1, "nothere.yaml"},
+		{[]string{bad}, 1, "ne.speed"},
+		{[]string{good, "--resume"}, 2, "-o DIR"},
+		{[]string{good, "--format", "csv"}, 2, "-o DIR"},
+		{[]string{good, "-o", "x", "--format", "xls"}, 2, "xls"},
+		{[]string{good, "--json", "--csv"}, 2, "exclude"},
+		{[]string{good, "--rows", "-1"}, 2, "at least 0"},
+	} {
+		code, out, errs := triune(t, append([]string{"whatif"}, c.args...)...)
+		if code != c.code || out != "" || !strings.Contains(errs, c.want) || strings.Count(errs, "\n") != 1 {
+			t.Errorf("%v: code %d, stdout %q, stderr %q", c.args, code, out, errs)
+		}
+	}
+}
