@@ -64,12 +64,12 @@ func NewConvI8(cfg ConvI8Config) (*ConvI8, error) {
 	for i, v := range cfg.Weights {
 		sums[i/per] += int32(v)
 	}
-	c.epilogueI8 = newEpilogueI8(s.OutC, cfg.WScale, cfg.In, cfg.Out, cfg.Epilogue, sums)
+	c.epilogueI8 = newEpilogueI8(s.OutC, cfg.WScale, cfg.In, cfg.Out, cfg.Epilogue, sums, c.mk.signed && !s.isDepthwise())
 	if s.isDepthwise() {
 		c.plan = &convPlan{s: s}
 		c.dw = newDepthwiseI8(s, cfg.Weights)
 	} else {
-		c.plan = newConvPlan(s, 1, c.mk.nb, true, cfg.In.Signed)
+		c.plan = newConvPlan(s, 1, c.mk.nb, true, c.flipIn != 0)
 		c.w = make([]int8, c.plan.wLen, c.plan.wLen+4*wSlack)
 		for i := range c.plan.tiles {
 			t := &c.plan.tiles[i]
@@ -199,7 +199,7 @@ func (t *convI8Task) RunPiece(i, worker int) {
 		buf := scratch[:p.bufLen]
 		if w.copied != chunk {
 			copyChunk(p, buf, t.src, img, r0, c0, uint8(c.in.Zero))
-			flipBytes(buf, c.in.flip())
+			flipBytes(buf, c.flipIn)
 			w.copied = chunk
 		}
 		base = unsafe.Pointer(&buf[0])

@@ -81,7 +81,7 @@ func (t *dwI8Task) RunPiece(i, worker int) {
 	sums := unsafe.Slice((*int32)(unsafe.Pointer(&scratch[at])), d.sumLen())
 	late := unsafe.Slice((*float32)(unsafe.Pointer(&scratch[at+4*len(sums)])), d.sumLen())
 	base := unsafe.Pointer(&buf[0])
-	pad, flip := uint8(c.in.zeroU8()), c.in.flip()
+	pad, flip := uint8(c.zeroIn), c.flipIn
 	if w.copied != 0 { // the padding is the same for every plane
 		fillPad(buf, pad)
 		w.copied = 0

@@ -56,5 +56,5 @@
 //
 // The best level is chosen at start; [ISA] names it, and the environment
 // variable TRIUNE_CPU forces a lower one (generic, avx2, avxvnni, avx512,
-// avx512vnni, neon).
+// avx512vnni, neon, neondot).
 package kernels

@@ -9,6 +9,8 @@ import (
 // corrections and the way from an int32 sum to the destination.
 type epilogueI8 struct {
 	in, out QParams
+	zeroIn  int32 // zero point of the source as the multiplier reads it
+	flipIn  uint8 // what turns its bytes into that, by exclusive or
 	act     Activation
 	rnd     Round
 	corr    []int32 // -zero * sum of the weights, per channel
@@ -24,13 +26,21 @@ type epilogueI8 struct {
 }
 
 // newEpilogueI8 prepares n output channels; sums are the sums of the weights
-// of each.
-func newEpilogueI8(n int, wScale []float32, in, out QParams, ep Epilogue, sums []int32) epilogueI8 {
+// of each; signed is the domain of the multiplier.
+func newEpilogueI8(n int, wScale []float32, in, out QParams, ep Epilogue, sums []int32, signed bool) epilogueI8 {
 	np := ceilDiv(n, Block) * Block
 	e := epilogueI8{in: in, out: out, act: ep.Act, rnd: ep.Round}
 	e.corr, e.scale, e.bias = make([]int32, np), make([]float32, np), make([]float32, np)
 	copy(e.bias, ep.Bias)
-	zp := in.zeroU8()
+	e.zeroIn = in.Zero
+	if in.Signed != signed {
+		e.flipIn = 0x80
+		e.zeroIn = in.zeroU8()
+		if signed {
+			e.zeroIn = in.Zero - 128
+		}
+	}
+	zp := e.zeroIn
 	for i := 0; i < n; i++ {
 		e.scale[i] = in.Scale * wScale[i%len(wScale)]
 		e.corr[i] = -zp * sums[i]
@@ -103,7 +113,7 @@ func (e *epilogueI8) bytes() int {
 	return 4 * (len(e.corr) + len(e.scale) + len(e.bias) + len(e.scaleQ) + len(e.biasQ))
 }
 
-// zeroU8 is the zero point in the unsigned domain the multiplier works in.
+// zeroU8 is the zero point in the unsigned domain.
 func (q QParams) zeroU8() int32 {
 	if q.Signed {
 		return q.Zero + 128

@@ -352,7 +352,7 @@ func NewLinearI8(cfg LinearI8Config) (*LinearI8, error) {
 			d[(k/4*width+j)*4+k%4] = v
 		}
 	}
-	l.epilogueI8 = newEpilogueI8(cfg.N, cfg.WScale, cfg.In, cfg.Out, cfg.Epilogue, sums)
+	l.epilogueI8 = newEpilogueI8(cfg.N, cfg.WScale, cfg.In, cfg.Out, cfg.Epilogue, sums, l.mk.signed)
 	l.cfg.Weights = nil
 	return l, nil
 }
@@ -433,7 +433,7 @@ func (t *gemmI8Task) RunPiece(i, worker int) {
 	for r := 0; r < rows; r++ {
 		d := buf[r*as : r*as+l.kp]
 		copy(d, t.a[(m0+r)*l.cfg.K:][:l.cfg.K])
-		flipBytes(d[:l.cfg.K], l.in.flip())
+		flipBytes(d[:l.cfg.K], l.flipIn)
 		clear(d[l.cfg.K:])
 	}
 	lateAt := (l.mk.maxP*as + 63) &^ 63

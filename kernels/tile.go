@@ -179,6 +179,7 @@ type tileArgsI8 struct {
 // microI8 is one level's int8 micro-kernel.
 type microI8 struct {
 	maxP, nb int
+	signed   bool // multiplies signed activations (q-128 for unsigned ones)
 	run      func(*tileArgsI8)
 }
 
@@ -266,4 +267,11 @@ func secondGroup(p int) int64 {
 		return 0
 	}
 	return int64((p + 1) / 2)
+}
+
+// ptr and lanesOf view memory of a tile.
+func ptr[T any](p *T) unsafe.Pointer { return unsafe.Pointer(p) }
+
+func lanesOf[T any](p unsafe.Pointer, off, n int64) []T {
+	return unsafe.Slice((*T)(unsafe.Add(p, off)), n)
 }

@@ -98,6 +98,9 @@ func main() {
 		f.gen(a)
 		write(filepath.Join(*out, f.name), a)
 	}
+	if err := genARM64(*out); err != nil {
+		log.Fatal(err)
+	}
 }
 
 // write compiles and prints one file of assembly with its stubs.
