@@ -24,19 +24,30 @@ func (m *Memory) Weights() int64 {
 // Peak returns weights and activations together.
 func (m *Memory) Peak() int64 { return m.Weights() + m.ActivationBytes }
 
-// PlanMemory follows the liveness of tensors through a plan. A tensor lives,
-// in its producer's format, from its producer to its last consumer; a copy
-// for another unit lives from the first to the last consumer there. Graph
-// inputs live from the start, and outputs to the end. Nothing is computed in
-// place.
+// PlanMemory follows the liveness of tensors through a plan ([LiveBytes]) to
+// its peak.
 func PlanMemory(net *model.Network, m *units.Machine, plan *Plan) Memory {
 	var mem Memory
 	for k := range NumUnits {
 		mem.WeightBytes[k] = plan.ResidentBytes[k]
 	}
+	for i, live := range LiveBytes(net, m, plan) {
+		if live > mem.ActivationBytes {
+			mem.ActivationBytes, mem.PeakLayer = live, plan.Position(i)
+		}
+	}
+	return mem
+}
+
+// LiveBytes returns the bytes of activations that are alive during each layer,
+// by position of the plan. A tensor lives, in its producer's format, from its
+// producer to its last consumer; a copy for another unit lives from the first
+// to the last consumer there. Graph inputs live from the start, and outputs to
+// the end. Nothing is computed in place.
+func LiveBytes(net *model.Network, m *units.Machine, plan *Plan) []int64 {
 	n := len(net.Layers)
 	if n == 0 {
-		return mem
+		return nil
 	}
 	var act [NumUnits]int64
 	for k := range NumUnits {
@@ -81,11 +92,8 @@ func PlanMemory(net *model.Network, m *units.Machine, plan *Plan) Memory {
 			}
 		}
 	}
-	live := int64(0)
-	for i := range n {
-		if live += delta[i]; live > mem.ActivationBytes {
-			mem.ActivationBytes, mem.PeakLayer = live, plan.Position(i)
-		}
+	for i := 1; i < n; i++ {
+		delta[i] += delta[i-1]
 	}
-	return mem
+	return delta[:n]
 }

@@ -198,7 +198,8 @@ type Options struct {
 	// bound.
 	MaxResident [units.NumKinds]int64
 	// MaxStates bounds the labels that the search keeps per layer; beyond it
-	// the search becomes a beam and the plan carries a gap. 0 means 1 << 17.
+	// the search becomes a beam and the plan carries a gap. 0 means 131,072,
+	// and less for networks of more than 763 layers (4,096 at least).
 	MaxStates int
 	// Overlap lets independent branches run on different units at once. It
 	// looks for the least latency, starting from the policy's serial plan.

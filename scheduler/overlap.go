@@ -19,9 +19,9 @@ import (
 //     met pays SwitchMS, and ConvertMS for each tensor that its unit has not
 //     received; both occupy the layer's unit;
 //   - the weight stream of a unit starts empty after a switch;
-//   - layers that run at once share the DRAM's bandwidth in proportion to
-//     their demand; a layer slows down once its traffic takes longer than the
-//     layer itself;
+//   - layers that run at once share the DRAM's bandwidth fairly (ShareDRAM): a
+//     layer asks for its activations and for what its unit's stream fetches
+//     meanwhile, for itself or ahead, and slows down as far as it gets less;
 //   - handling time and floors come first, as in a serial plan.
 //
 // Every schedule found is compared with the serial optimum, and the best is
@@ -226,13 +226,15 @@ func (v *overlapper) start(i, u int, assign []units.Kind, now float64, l *lane) 
 		}
 	}
 	c := &p.Layers[i].Cost[u]
+	ahead := min(l.stream.CreditMS, p.Units[u].CapMS)
 	it.StallMS = l.stream.Step(c.BusyMS, c.WeightMS, p.Units[u].CapMS)
+	fetched := max(0, l.stream.CreditMS-ahead+c.WeightMS) // time that the stream runs meanwhile
 	l.ms = c.OverheadMS + c.BusyMS + it.StallMS + it.SwitchMS + it.ConvertMS
 	l.layer, l.rate = int32(i), 1
 	l.finish = now + l.ms
 	l.demand = 0
 	if l.ms > 0 {
-		l.demand = c.DRAMBytes / l.ms
+		l.demand = (fetched*p.Units[u].StreamBytesMS + c.DRAMBytes) / l.ms
 	}
 	v.order = append(v.order, int32(i))
 }
@@ -240,31 +242,58 @@ func (v *overlapper) start(i, u int, assign []units.Kind, now float64, l *lane) 
 // share slows the layers that run at once where they ask for more than the
 // DRAM gives.
 func (v *overlapper) share(lanes *[NumUnits]lane, now float64) {
-	demand, n := 0.0, 0
+	var demand [NumUnits]float64
 	for u := range lanes {
+		demand[u] = -1
 		if lanes[u].layer >= 0 {
-			demand += lanes[u].demand
-			n++
+			demand[u] = lanes[u].demand
 		}
 	}
-	scale := 1.0
-	if bw := v.p.DRAMGBs * 1e6; n > 1 && bw > 0 && demand > bw {
-		scale = bw / demand
-	}
-	for u := range lanes {
-		l := &lanes[u]
-		if l.layer < 0 {
-			continue
-		}
-		rate := 1.0
-		if c := &v.p.Layers[l.layer].Cost[u]; scale < 1 && c.DRAMMS > 0 {
-			rate = min(1, l.ms*scale/c.DRAMMS)
-		}
-		if rate != l.rate {
+	for u, rate := range ShareDRAM(demand, v.p.DRAMGBs) {
+		if l := &lanes[u]; l.layer >= 0 && rate != l.rate {
 			l.finish = now + (l.finish-now)*l.rate/rate
 			l.rate = rate
 		}
 	}
+}
+
+// ShareDRAM divides the DRAM's bandwidth among units that run at once. The
+// demands are in bytes a ms; a negative one marks a unit that does not run.
+// Each unit gets what it asks for as long as that is no more than a fair
+// share, and what it leaves goes to the others. The result is each unit's
+// rate, as a part of the rate it would have alone: above 0, at most 1. One
+// unit alone, or a bandwidth of 0 (unknown), slows nothing.
+func ShareDRAM(demand [NumUnits]float64, gbs float64) (rate [NumUnits]float64) {
+	bw, sum, n := gbs*1e6, 0.0, 0
+	for u, d := range demand {
+		rate[u] = 1
+		if d >= 0 {
+			sum += d
+			n++
+		}
+	}
+	if n < 2 || bw <= 0 || sum <= bw {
+		return rate
+	}
+	// From the least demand up: each takes the lesser of its demand and an
+	// equal part of what is left.
+	var taken [NumUnits]bool
+	for left := n; left > 0; left-- {
+		at := -1
+		for u, d := range demand {
+			if d >= 0 && !taken[u] && (at < 0 || d < demand[at]) {
+				at = u
+			}
+		}
+		taken[at] = true
+		if fair := bw / float64(left); demand[at] > fair {
+			rate[at] = fair / demand[at]
+			bw -= fair
+		} else {
+			bw -= demand[at]
+		}
+	}
+	return rate
 }
 
 // earliestFinish assigns each layer, in order of the rank under the cheapest
@@ -460,7 +489,9 @@ func (p *Problem) branches(cuts []int) [][]int {
 // each cut layer and the credit of its weight stream. A block takes at least
 //
 //   - the longest way through it, switches and conversions included;
-//   - its work, divided among the units in the best proportion;
+//   - its work, divided among the units in the best proportion, and likewise
+//     the time of its weights;
+//   - the time that the DRAM takes for its weights;
 //   - and if every layer of it shares the cut layers' unit, the sum, and what
 //     its weights make it wait; if one does not, the longest way through that
 //     one.
@@ -503,7 +534,12 @@ func (p *Problem) boundSet(cuts []int, set uint8) float64 {
 			return math.Inf(1)
 		}
 	}
-	b := &blockBounder{p: p, set: set, head: make([][NumUnits]float64, n), tail: make([][NumUnits]float64, n)}
+	b := &blockBounder{p: p, set: set, head: make([][NumUnits]float64, n), tail: make([][NumUnits]float64, n), bandwidth: p.DRAMGBs * 1e6}
+	for k := range NumUnits {
+		if set>>k&1 != 0 && b.bandwidth > 0 {
+			b.bandwidth = max(b.bandwidth, p.Units[k].StreamBytesMS)
+		}
+	}
 	// By the unit of the last cut; index NumUnits is the start, and the end.
 	var state, next [NumUnits + 1][]boundLabel
 	state[NumUnits] = []boundLabel{{}}
@@ -541,6 +577,13 @@ func (p *Problem) boundSet(cuts []int, set uint8) float64 {
 						ahead = min(ahead, p.Units[from].CapMS)
 					}
 					x := boundLabel{time: l.time + max(several, b.stream-ahead)}
+					if b.dram > 0 {
+						fetched := 0.0
+						if from < NumUnits {
+							fetched = ahead * p.Units[from].StreamBytesMS
+						}
+						x.time = max(x.time, l.time+(b.dram-fetched)/b.bandwidth)
+					}
 					if to < NumUnits {
 						// The unit of this cut has switched in since the last
 						// one, and so began with no credit.
@@ -576,6 +619,8 @@ type blockBounder struct {
 	// cannot), and the most work that a unit may do in it.
 	sum, busy, weight, reach [NumUnits]float64
 	stream                   float64 // the weights' time, in the best proportion
+	dram                     float64 // the least bytes of weights; 0 if the bandwidth is unknown
+	bandwidth                float64 // bytes a ms: what the DRAM gives all units together
 }
 
 func (b *blockBounder) cost(i, u int) float64 {
@@ -650,7 +695,7 @@ func (b *blockBounder) block(a, z, p, q int) float64 {
 			path = max(path, min(b.head[i][0], b.head[i][1], b.head[i][2]))
 		}
 	}
-	b.stream = 0
+	b.stream, b.dram = 0, 0
 	if z-a <= 1 {
 		if p == q || p == NumUnits || q == NumUnits {
 			return inf // one layer, and its unit is that of the cut before it
@@ -659,6 +704,20 @@ func (b *blockBounder) block(a, z, p, q int) float64 {
 	}
 	several := max(path, b.work(a, z, false)+end)
 	b.stream = b.work(a, z, true)
+	if b.bandwidth > 0 {
+		for i := a + 1; i < z; i++ {
+			least := inf
+			for u := range NumUnits {
+				if pr.Layers[i].Allowed&b.set>>u&1 != 0 {
+					least = min(least, pr.Layers[i].Cost[u].WeightMS*pr.Units[u].StreamBytesMS)
+				}
+			}
+			b.dram += least
+		}
+		if q < NumUnits {
+			b.dram += pr.Layers[z].Cost[q].WeightMS * pr.Units[q].StreamBytesMS
+		}
+	}
 	if p != q && p != NumUnits && q != NumUnits || p == NumUnits && q == NumUnits {
 		return several
 	}
@@ -774,6 +833,10 @@ func (b *blockBounder) work(a, z int, weights bool) float64 {
 	})
 }
 
+// overlapLayers bounds the networks for which overlap is searched: finding the
+// blocks takes memory in the square of the layers.
+const overlapLayers = 8192
+
 // overlapBudget bounds the schedules that one improvement evaluates.
 const overlapBudget = 4000
 
@@ -783,10 +846,18 @@ const overlapBudget = 4000
 func (s *Solver) overlap(p *Problem, o *Options, plan *Plan) {
 	serial := &Plan{Policy: plan.Policy, Mask: plan.Mask, Units: slices.Clone(plan.Units), Cost: plan.Cost, Bound: plan.Bound, Exact: plan.Exact, Stats: plan.Stats}
 	p.finish(serial)
-	cuts := p.cuts()
+	n := len(p.Layers)
+	var cuts []int
+	if n <= overlapLayers {
+		cuts = p.cuts()
+	}
 	info := &Overlap{SerialMS: serial.LatencyMS, BoundMS: min(p.boundOverlap(cuts), serial.LatencyMS), Strategy: "serial", Serial: serial}
 	plan.Overlap = info
-	n := len(p.Layers)
+	if n > overlapLayers {
+		info.Strategy = "serial (too many layers to search)"
+		p.finish(plan)
+		return
+	}
 	if len(cuts) == n {
 		// A chain of cut layers: nothing can overlap, and the serial plan of
 		// least latency is the best schedule.

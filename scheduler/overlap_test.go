@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -20,7 +21,7 @@ func branchy(r *rand.Rand, blocks, width, depth int) *Problem {
 	scale := math.Exp(r.NormFloat64() - 1)
 	speed := [NumUnits]float64{0.2 + r.Float64(), 0.2 + r.Float64(), 0.5 + 2*r.Float64()}
 	for k := range p.Units {
-		p.Units[k] = UnitCost{FloorMS: 0.05 * r.Float64(), CapMS: r.Float64(), StaticWatts: r.Float64()}
+		p.Units[k] = UnitCost{FloorMS: 0.05 * r.Float64(), CapMS: r.Float64(), StaticWatts: r.Float64(), StreamBytesMS: (10 + 40*r.Float64()) * 1e6}
 		for b := range p.SwitchMS[k] {
 			if b != k {
 				p.SwitchMS[k][b] = 0.1 * scale * r.Float64()
@@ -48,8 +49,7 @@ func branchy(r *rand.Rand, blocks, width, depth int) *Problem {
 				l.Allowed |= 1 << k
 			}
 			ms := work / speed[k]
-			l.Cost[k] = Cost{OverheadMS: 0.005, BusyMS: ms, WeightMS: ms * r.Float64(), EnergyMJ: work, DRAMMS: ms * r.Float64()}
-			l.Cost[k].DRAMBytes = l.Cost[k].DRAMMS * 50e6
+			l.Cost[k] = Cost{OverheadMS: 0.005, BusyMS: ms, WeightMS: ms * r.Float64(), EnergyMJ: work, DRAMBytes: ms * r.Float64() * 20e6}
 		}
 		for _, e := range ins {
 			p.Edges[e].Consumers = append(p.Edges[e].Consumers, i)
@@ -193,6 +193,47 @@ func TestOverlapBound(t *testing.T) {
 	}
 }
 
+// TestShareDRAM: nobody gets more than asked for, all together no more than
+// there is, nothing is left over while someone wants more, and no unit that is
+// slowed gets less than another.
+func TestShareDRAM(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		var d [NumUnits]float64
+		n, sum := 0, 0.0
+		for u := range d {
+			d[u] = rapid.SampledFrom([]float64{-1, 0, 1e6, 7e6, 40e6, 100e6}).Draw(rt, "demand")
+			if d[u] >= 0 {
+				n++
+				sum += d[u]
+			}
+		}
+		gbs := rapid.SampledFrom([]float64{0, 5, 30, 60}).Draw(rt, "gbs")
+		rate := ShareDRAM(d, gbs)
+		got := 0.0
+		for u := range d {
+			if rate[u] <= 0 || rate[u] > 1 {
+				rt.Fatalf("%v of %g GB/s: rates %v", d, gbs, rate)
+			}
+			if d[u] < 0 {
+				continue
+			}
+			got += d[u] * rate[u]
+			for w := range d {
+				if d[w] >= 0 && rate[u] < 1 && d[u]*rate[u] < d[w]*rate[w]*(1-1e-9) {
+					rt.Fatalf("%v of %g GB/s: %d is slowed and gets less than %d: %v", d, gbs, u, w, rate)
+				}
+			}
+		}
+		want := sum
+		if n > 1 && gbs > 0 {
+			want = min(sum, gbs*1e6)
+		}
+		if math.Abs(got-want) > 1e-6*(1+want) {
+			rt.Fatalf("%v of %g GB/s: %g used, want %g", d, gbs, got, want)
+		}
+	})
+}
+
 // TestOverlapByHand: two branches of 1 ms on two units that are equally fast
 // run at once; the join waits for both and for the transfer.
 func TestOverlapByHand(t *testing.T) {
@@ -210,5 +251,23 @@ func TestOverlapByHand(t *testing.T) {
 	}
 	if plan.Overlap.SerialMS != 3 || math.Abs(plan.LatencyMS-2.1) > 1e-12 || math.Abs(plan.Overlap.BoundMS-2.1) > 0.11 {
 		t.Errorf("serial %g, overlapped %g, bound %g; want 3, 2.1", plan.Overlap.SerialMS, plan.LatencyMS, plan.Overlap.BoundMS)
+	}
+}
+
+// TestLarge: a network of many layers is placed in all ways without trouble.
+func TestLarge(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a second")
+	}
+	r := rand.New(rand.NewPCG(41, 42))
+	p := randomProblem(r, 10000, 4, 0.2)
+	var s Solver
+	var plan Plan
+	for _, o := range []Options{{}, {Policy: EDP}, {Overlap: true}, {Policy: Throughput}, {MaxSegments: 3}} {
+		start := time.Now()
+		if err := s.SolveProblem(p, &o, &plan); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%d layers, policy %s, overlap %v, at most %d segments: %v, %d segments, exact %v, gap %.3g", len(p.Layers), plan.Policy, o.Overlap, o.MaxSegments, time.Since(start).Round(time.Millisecond), plan.Runs, plan.Exact, plan.Gap())
 	}
 }

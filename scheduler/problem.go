@@ -51,10 +51,10 @@ type Cost struct {
 	OverheadMS, BusyMS, WeightMS float64
 	EnergyMJ                     float64
 	ResidentBytes                int64
-	// DRAMBytes is the traffic to and from DRAM, weights included, and DRAMMS
-	// the time that it takes alone. Only plans that overlap units use them.
+	// DRAMBytes is the traffic of activations to and from DRAM; the weights'
+	// is WeightMS at the unit's stream rate. Only plans that use units at once
+	// look at it.
 	DRAMBytes float64
-	DRAMMS    float64
 }
 
 // Edge is a tensor between layers.
@@ -73,6 +73,9 @@ type UnitCost struct {
 	FloorMS     float64 // once per request that uses the unit
 	CapMS       float64 // how far the weight stream may run ahead
 	StaticWatts float64
+	// StreamBytesMS is the rate of the weight stream, bytes a ms. Only plans
+	// that use units at once look at it.
+	StreamBytesMS float64
 }
 
 // ErrUnplaceable is wrapped by the errors that say that no unit (of those
@@ -90,7 +93,6 @@ func (p *Problem) Build(net *model.Network, m *units.Machine, o *Options) error 
 	p.Order = nil
 	p.HandlingMS, p.IdleWatts, p.DRAMGBs = m.HandlingMS, m.IdleWatts, m.DRAMGBs
 	var act [NumUnits]int64
-	var stream [NumUnits]float64 // bytes a ms
 	var have uint8
 	for k := range NumUnits {
 		p.Units[k] = UnitCost{}
@@ -104,8 +106,8 @@ func (p *Problem) Build(net *model.Network, m *units.Machine, o *Options) error 
 		act[k] = int64(max(1, r.ActivationBytes))
 		p.Units[k] = UnitCost{FloorMS: r.FloorMS, StaticWatts: r.StaticWatts}
 		if r.StreamGBs > 0 {
-			stream[k] = r.StreamGBs * 1e6
-			p.Units[k].CapMS = r.PrefetchBytes / stream[k]
+			p.Units[k].StreamBytesMS = r.StreamGBs * 1e6
+			p.Units[k].CapMS = r.PrefetchBytes / p.Units[k].StreamBytesMS
 		}
 	}
 	if have == 0 {
@@ -136,10 +138,7 @@ func (p *Problem) Build(net *model.Network, m *units.Machine, o *Options) error 
 			u.Estimate(l, est)
 			c := Cost{OverheadMS: est.OverheadMS, BusyMS: est.BusyMS, WeightMS: est.WeightMS,
 				EnergyMJ: est.EnergyMJ, ResidentBytes: est.ResidentBytes,
-				DRAMBytes: float64(est.DRAMBytes + est.WeightBytes), DRAMMS: est.WeightMS}
-			if stream[k] > 0 {
-				c.DRAMMS += min(est.ActivationMS, float64(est.DRAMBytes)/stream[k])
-			}
+				DRAMBytes: float64(est.DRAMBytes)}
 			if !c.valid() {
 				return fmt.Errorf("scheduler: the %s of %s prices layer %q (%s) at %+v: not finite or negative",
 					units.Kind(k), m.Device, l.Name, l.Op, c)
@@ -258,7 +257,7 @@ func unmatched(net *model.Network, o *Options) error {
 }
 
 func (c *Cost) valid() bool {
-	for _, v := range [...]float64{c.OverheadMS, c.BusyMS, c.WeightMS, c.EnergyMJ, c.DRAMBytes, c.DRAMMS} {
+	for _, v := range [...]float64{c.OverheadMS, c.BusyMS, c.WeightMS, c.EnergyMJ, c.DRAMBytes} {
 		if !(v >= 0) || math.IsInf(v, 1) {
 			return false
 		}
@@ -300,7 +299,7 @@ func (p *Problem) Validate() error {
 	}
 	for a := range p.SwitchMS {
 		u := &p.Units[a]
-		if bad(u.FloorMS) || bad(u.CapMS) || bad(u.StaticWatts) {
+		if bad(u.FloorMS) || bad(u.CapMS) || bad(u.StaticWatts) || bad(u.StreamBytesMS) {
 			return fmt.Errorf("scheduler: unit %s: negative or not finite: %+v", units.Kind(a), *u)
 		}
 		for b, v := range p.SwitchMS[a] {

@@ -291,7 +291,7 @@ func (s *search) run(p *Problem, o *Options, set uint8, limit float64, dst []uni
 	s.stats.Searches++
 	maxStates := o.MaxStates
 	if maxStates <= 0 {
-		maxStates = 1 << 17
+		maxStates = min(1<<17, max(1<<12, 100_000_000/len(p.Layers)))
 	}
 	memory := false
 	for k := range NumUnits {

@@ -12,11 +12,9 @@ type Stage struct {
 	// MS is the time on an otherwise idle device: the segment's layers, the
 	// transfers before them, and the floor where the unit is used for the
 	// first time.
-	MS float64
-	// DRAMBytes is the segment's traffic, and DRAMMS the time that it takes
-	// alone: how far another unit's traffic can slow the segment.
-	DRAMBytes, DRAMMS float64
-	EnergyMJ          float64 // dynamic energy; static power comes on top
+	MS        float64
+	DRAMBytes float64 // traffic of activations and weights, spread evenly over MS
+	EnergyMJ  float64 // dynamic energy; static power comes on top
 }
 
 // Stages cuts a plan into its segments. HandlingMS + the sum of the stages'
@@ -41,12 +39,7 @@ func (p *Plan) Stages(net *model.Network, m *units.Machine) []Stage {
 			u.Estimate(net.Layers[p.Position(pos)], &est)
 			st.EnergyMJ += est.EnergyMJ
 			st.DRAMBytes += float64(est.DRAMBytes + est.WeightBytes)
-			st.DRAMMS += est.WeightMS
-			if rates.StreamGBs > 0 {
-				st.DRAMMS += min(est.ActivationMS, float64(est.DRAMBytes)/(rates.StreamGBs*1e6))
-			}
 		}
-		st.DRAMMS = min(st.DRAMMS, st.MS)
 		out[i] = st
 	}
 	return out

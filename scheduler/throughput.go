@@ -90,10 +90,16 @@ func (p *Problem) loads(assign []units.Kind, t *Timing) (l [NumResources]float64
 	}
 	if p.DRAMGBs > 0 {
 		for i, u := range assign {
-			l[NumUnits] += p.Layers[i].Cost[u].DRAMBytes / (p.DRAMGBs * 1e6)
+			l[NumUnits] += p.traffic(i, int(u)) / (p.DRAMGBs * 1e6)
 		}
 	}
 	return l
+}
+
+// traffic is what a layer moves from and to DRAM on a unit, in bytes.
+func (p *Problem) traffic(i, u int) float64 {
+	c := &p.Layers[i].Cost[u]
+	return c.DRAMBytes + c.WeightMS*p.Units[u].StreamBytesMS
 }
 
 func greatest(l [NumResources]float64) (int, float64) {
@@ -123,7 +129,7 @@ func (s *search) weighLoads(p *Problem, w [NumResources]float64) {
 	for i := range p.Layers {
 		for k := range NumUnits {
 			c := &p.Layers[i].Cost[k]
-			s.fixed[i][k] = s.rho[k]*(c.OverheadMS+c.BusyMS) + dram*c.DRAMBytes
+			s.fixed[i][k] = s.rho[k]*(c.OverheadMS+c.BusyMS) + dram*p.traffic(i, k)
 		}
 	}
 	s.convert = grow(s.convert, len(p.Edges))
@@ -168,7 +174,11 @@ func (s *Solver) throughput(p *Problem, o *Options, plan *Plan) error {
 	l := try(latency.Units, "the plan of least latency")
 	_, pl.LatencyPeriodMS = greatest(l)
 
-	split, period := s.contiguous(p, o)
+	var split []units.Kind
+	var period float64
+	if n <= contiguousLayers {
+		split, period = s.contiguous(p, o)
+	}
 	if split != nil {
 		pl.ContiguousMS = period
 		try(split, "a pipeline of contiguous parts")
@@ -292,6 +302,10 @@ func (s *Solver) throughput(p *Problem, o *Options, plan *Plan) error {
 	plan.Stats = st
 	return nil
 }
+
+// contiguousLayers bounds the networks for which all contiguous pipelines are
+// tried: the time is in the square of the layers.
+const contiguousLayers = 4096
 
 const movedLayers = "moved layers"
 
@@ -498,7 +512,7 @@ func (s *Solver) polish(p *Problem, o *Options, cur []units.Kind, budget int, tr
 				}
 			}
 		}
-		for i := 0; i < n && budget > 0 && !improved; i++ {
+		for i := 0; i < n && n <= contiguousLayers && budget > 0 && !improved; i++ {
 			for j := i + 1; j < n && budget > 0; j++ {
 				a, b := cur[i], cur[j]
 				if a == b || p.Layers[i].Allowed>>b&1 == 0 || p.Layers[j].Allowed>>a&1 == 0 {
@@ -528,7 +542,7 @@ func (s *Solver) contiguous(p *Problem, o *Options) (assign []units.Kind, period
 		if p.DRAMGBs <= 0 {
 			return 0
 		}
-		return p.Layers[i].Cost[u].DRAMBytes / (p.DRAMGBs * 1e6)
+		return p.traffic(i, u) / (p.DRAMGBs * 1e6)
 	}
 	// tail[u][b]: the time of layers b.. on u, the stream empty at b; +Inf if
 	// it cannot.

@@ -499,31 +499,22 @@ func (e *engine) dispatch() {
 	e.share()
 }
 
-// share sets the rate of every busy unit: where the demands of several exceed
-// the DRAM's bandwidth, all are served in proportion, and a stage slows once
-// its traffic takes longer than the stage itself.
+// share sets the rate of every busy unit: what it gets of the DRAM's bandwidth
+// (scheduler.ShareDRAM), and what heat leaves.
 func (e *engine) share() {
-	demand, n := 0.0, 0
+	var demand [scheduler.NumUnits]float64
 	for u := range e.units {
-		if s := &e.units[u]; s.busy && s.ms > 0 {
-			demand += s.stage.DRAMBytes / s.ms
-			n++
+		demand[u] = -1
+		if s := &e.units[u]; s.busy {
+			demand[u] = 0
+			if s.ms > 0 {
+				demand[u] = s.stage.DRAMBytes / s.ms
+			}
 		}
 	}
-	scale := 1.0
-	if bw := e.cfg.DRAMGBs * 1e6; n > 1 && bw > 0 && demand > bw {
-		scale = bw / demand
-	}
-	for u := range e.units {
+	for u, rate := range scheduler.ShareDRAM(demand, e.cfg.DRAMGBs) {
 		s := &e.units[u]
-		if !s.busy {
-			continue
-		}
-		rate := e.thermalRate
-		if scale < 1 && s.stage.DRAMMS > 0 {
-			rate *= min(1, s.ms*scale/s.stage.DRAMMS)
-		}
-		if rate != s.rate {
+		if rate *= e.thermalRate; s.busy && rate != s.rate {
 			s.finish = e.now + (s.finish-e.now)*s.rate/rate
 			s.rate = rate
 		}
@@ -711,7 +702,7 @@ func (c *Config) assumptions() []string {
 		"the handling time of a request occupies no unit",
 	}
 	if c.DRAMGBs > 0 {
-		a = append(a, fmt.Sprintf("units that run at once share %.4g GB/s of DRAM in proportion to their demand", c.DRAMGBs))
+		a = append(a, fmt.Sprintf("units that run at once share %.4g GB/s of DRAM fairly", c.DRAMGBs))
 	} else {
 		a = append(a, "units that run at once do not slow each other")
 	}
@@ -764,7 +755,7 @@ func (c *Config) validate() error {
 		}
 		for s := range m.Stages {
 			st := &m.Stages[s]
-			if st.Unit >= scheduler.NumUnits || bad(st.MS) || bad(st.DRAMBytes) || bad(st.DRAMMS) || bad(st.EnergyMJ) {
+			if st.Unit >= scheduler.NumUnits || bad(st.MS) || bad(st.DRAMBytes) || bad(st.EnergyMJ) {
 				return fmt.Errorf("%sstage %d is negative or not finite: %+v", where, s, *st)
 			}
 		}

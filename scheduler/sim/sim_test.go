@@ -21,7 +21,7 @@ func one(ms float64) []scheduler.Stage { return []scheduler.Stage{{Unit: units.N
 // and no less.
 func TestClosedLoop(t *testing.T) {
 	m := Model{Name: "m", HandlingMS: 0.125, Stages: []scheduler.Stage{
-		{Unit: units.NE, MS: 0.75, DRAMBytes: 1e9, DRAMMS: 0.7}, {Unit: units.CPU, MS: 0.3}, {Unit: units.NE, MS: 0.11}},
+		{Unit: units.NE, MS: 0.75, DRAMBytes: 1e9}, {Unit: units.CPU, MS: 0.3}, {Unit: units.NE, MS: 0.11}},
 		Arrival: Arrival{Clients: 1, Limit: 5000}}
 	r, err := Run(&Config{Models: []Model{m}, Policy: FIFO, DRAMGBs: 10})
 	if err != nil {
@@ -77,8 +77,7 @@ func randomConfig(rt *rapid.T) *Config {
 		}
 		for range 1 + r.IntN(4) {
 			st := scheduler.Stage{Unit: units.Kind(r.IntN(3)), MS: 0.05 + r.ExpFloat64(), EnergyMJ: r.Float64()}
-			st.DRAMMS = st.MS * r.Float64()
-			st.DRAMBytes = st.DRAMMS * 40e6
+			st.DRAMBytes = st.MS * r.Float64() * 40e6
 			m.Stages = append(m.Stages, st)
 		}
 		if r.IntN(2) == 0 {
@@ -206,7 +205,7 @@ func TestBandwidthAndThermal(t *testing.T) {
 	// Two units that each need 30 GB/s for all of their time share 40: both
 	// take 1.5 times as long.
 	stage := func(u units.Kind) []scheduler.Stage {
-		return []scheduler.Stage{{Unit: u, MS: 1, DRAMMS: 1, DRAMBytes: 30e6, EnergyMJ: 5}}
+		return []scheduler.Stage{{Unit: u, MS: 1, DRAMBytes: 30e6, EnergyMJ: 5}}
 	}
 	c := &Config{Policy: FIFO, DRAMGBs: 40, Models: []Model{
 		{Name: "a", Stages: stage(units.GPU), Arrival: Arrival{TimesMS: []float64{0}}},
@@ -373,9 +372,9 @@ func BenchmarkMillion(b *testing.B) {
 		return Model{Name: name, HandlingMS: 0.05, Stages: st, Arrival: Arrival{RateHz: hz}, DeadlineMS: 10}
 	}
 	c := &Config{Policy: EDF, Seed: 1, DurationMS: 1e6, DRAMGBs: 60, Models: []Model{
-		mk("a", 500, scheduler.Stage{Unit: units.NE, MS: 0.7, DRAMBytes: 2e7, DRAMMS: 0.5}, scheduler.Stage{Unit: units.CPU, MS: 0.4}),
-		mk("b", 300, scheduler.Stage{Unit: units.GPU, MS: 1.4, DRAMBytes: 6e7, DRAMMS: 1.3}),
-		mk("c", 200, scheduler.Stage{Unit: units.NE, MS: 1.2, DRAMBytes: 3e7, DRAMMS: 0.6})}}
+		mk("a", 500, scheduler.Stage{Unit: units.NE, MS: 0.7, DRAMBytes: 2e7}, scheduler.Stage{Unit: units.CPU, MS: 0.4}),
+		mk("b", 300, scheduler.Stage{Unit: units.GPU, MS: 1.4, DRAMBytes: 6e7}),
+		mk("c", 200, scheduler.Stage{Unit: units.NE, MS: 1.2, DRAMBytes: 3e7})}}
 	for b.Loop() {
 		r, err := Run(c)
 		if err != nil {
