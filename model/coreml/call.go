@@ -9,9 +9,8 @@ import (
 
 // call is the translation of one operation.
 type call struct {
-	im   *importer
-	op   *operation
-	outs map[string]*model.Value // by declared output name
+	im *importer
+	op *operation
 }
 
 // handlers translate operations by type. Each file import_*.go adds a family.
@@ -361,10 +360,6 @@ func (c *call) set(i int, v *model.Value) {
 		v = out
 	}
 	c.checkShape(n, v)
-	if c.outs == nil {
-		c.outs = map[string]*model.Value{}
-	}
-	c.outs[n.name] = v
 	c.im.define(n.name, &entry{v: v})
 }
 
@@ -405,10 +400,7 @@ func (c *call) checkShape(n named, v *model.Value) {
 // finish checks that every declared output was set.
 func (c *call) finish() {
 	for _, n := range c.op.outputs {
-		if c.outs[n.name] == nil {
-			if e := c.im.scopes[len(c.im.scopes)-1][n.name]; e != nil {
-				continue
-			}
+		if c.im.scopes[len(c.im.scopes)-1][n.name] == nil {
 			failf("output %s is not produced", quote(n.name))
 		}
 	}

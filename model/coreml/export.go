@@ -78,7 +78,8 @@ type exporter struct {
 	ops       []*operation
 	names     map[*model.Value]string
 	used      map[string]bool
-	next      map[string]int // next suffix to try for a name
+	titles    map[string]bool // names of operations
+	next      map[string]int  // next suffix to try for a name
 	consumers map[*model.Value][]*model.Node
 	outputs   map[*model.Value]bool
 	skip      map[*model.Node]bool // folded into another operation
@@ -144,7 +145,7 @@ func build(g *model.Graph, t Target, values bool) (*specModel, []*blobOut, error
 func newExporter(g *model.Graph, t Target, values bool) *exporter {
 	return &exporter{
 		g: g, target: t, values: values,
-		names: map[*model.Value]string{}, used: map[string]bool{}, next: map[string]int{},
+		names: map[*model.Value]string{}, used: map[string]bool{}, titles: map[string]bool{}, next: map[string]int{},
 		consumers: g.Consumers(), outputs: map[*model.Value]bool{}, skip: map[*model.Node]bool{},
 		written: map[*model.Value]bool{}, consts: map[model.Storage]map[string]string{}, places: map[placeKey]string{},
 		end: blobAlign, byHash: map[uint64][]*blobOut{}, byFrom: map[blobSource]*blobOut{}, zeros: map[string]*blobOut{},
@@ -397,7 +398,7 @@ type number struct {
 // add appends an operation. Static parameters become const operations in front
 // of it, as coremltools writes them; params must not repeat a key.
 func (x *exporter) add(typ, name string, outs []named, params ...param) {
-	op := &operation{typ: typ, outputs: outs, attrs: []attribute{nameAttr(name)}}
+	op := &operation{typ: typ, title: name, outputs: outs}
 	for _, p := range params {
 		a := argument{key: p.key}
 		switch v := p.val.(type) {
@@ -420,10 +421,6 @@ func (x *exporter) add(typ, name string, outs []named, params ...param) {
 	}
 	slices.SortFunc(op.inputs, func(a, b argument) int { return cmpString(a.key, b.key) })
 	x.ops = append(x.ops, op)
-}
-
-func nameAttr(name string) attribute {
-	return attribute{"name", &value{typ: tensorType(model.String, nil), kase: 4, strs: []string{name}}}
 }
 
 // static adds a const operation and returns its name.
@@ -465,7 +462,7 @@ func (x *exporter) static(base string, v any) string {
 func clamp32(n int) int { return max(min(n, 1<<31-1), -(1<<31 - 1)) }
 
 func (x *exporter) constOp(name string, v *value) {
-	x.ops = append(x.ops, &operation{typ: "const", outputs: []named{{name, v.typ}}, attrs: []attribute{nameAttr(name), {"val", v}}})
+	x.ops = append(x.ops, &operation{typ: "const", title: name, outputs: []named{{name, v.typ}}, attrs: []attribute{{"val", v}}})
 }
 
 // inFile reports whether a constant goes to the weight file.

@@ -1,6 +1,8 @@
 package coreml
 
 import (
+	"slices"
+
 	"github.com/triune-sim/triune/model"
 )
 
@@ -55,20 +57,8 @@ func (x *exporter) weight(name string, k *model.Const) {
 
 // constexpr16 adds an operation of iOS16: its operands are attributes.
 func (x *exporter) constexpr16(typ, name string, k *model.Const, attrs ...attribute) {
-	op := &operation{typ: typ, outputs: []named{{name, tensorType(k.DType, k.Shape)}}}
-	// Sorted by key, name among them.
-	attrs = append(attrs, nameAttr(name))
-	for len(attrs) > 0 {
-		least := 0
-		for i := range attrs {
-			if attrs[i].key < attrs[least].key {
-				least = i
-			}
-		}
-		op.attrs = append(op.attrs, attrs[least])
-		attrs = append(attrs[:least:least], attrs[least+1:]...)
-	}
-	x.ops = append(x.ops, op)
+	slices.SortFunc(attrs, func(a, b attribute) int { return cmpString(a.key, b.key) })
+	x.ops = append(x.ops, &operation{typ: typ, title: name, outputs: []named{{name, tensorType(k.DType, k.Shape)}}, attrs: attrs})
 }
 
 // plainStorage reports whether a constant holds its values as they are.
@@ -191,18 +181,8 @@ func (x *exporter) bindConst(key string, k *model.Const) argument {
 }
 
 func (x *exporter) constexpr18(typ, name string, outs []named, args ...argument) {
-	op := &operation{typ: typ, outputs: outs, attrs: []attribute{nameAttr(name)}}
-	for len(args) > 0 {
-		least := 0
-		for i := range args {
-			if args[i].key < args[least].key {
-				least = i
-			}
-		}
-		op.inputs = append(op.inputs, args[least])
-		args = append(args[:least:least], args[least+1:]...)
-	}
-	x.ops = append(x.ops, op)
+	slices.SortFunc(args, func(a, b argument) int { return cmpString(a.key, b.key) })
+	x.ops = append(x.ops, &operation{typ: typ, title: name, outputs: outs, inputs: args})
 }
 
 // weight18 writes the compressions of iOS18, which may be nested: codes or

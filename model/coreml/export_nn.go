@@ -376,7 +376,7 @@ func (x *exporter) classify(out *model.Value, fn *function, d *description) {
 	label = x.fresh(label)
 	probs := x.names[out]
 	value := tensorType(model.Float32, model.Shape{})
-	op := &operation{typ: "classify", attrs: []attribute{nameAttr(x.fresh("classify"))},
+	op := &operation{typ: "classify", title: x.fresh("classify"),
 		inputs:  []argument{{"classes", []binding{{val: list}}}, {"probabilities", []binding{{name: string(r)}}}},
 		outputs: []named{{label, kind}, {probs, valueType{kind: kindDict, keyTyp: &kind, elem: &value}}}}
 	x.ops = append(x.ops, op)

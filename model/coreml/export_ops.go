@@ -244,11 +244,17 @@ func (e *emitter) base() string {
 	return ident(e.n.Name)
 }
 
+// title is the name of the node's operation, which no other has.
 func (e *emitter) title() string {
-	if e.n.Name != "" {
-		return ident(e.n.Name)
+	name := ident(e.n.Name)
+	if e.n.Name == "" {
+		name = e.base()
 	}
-	return e.base()
+	if e.x.titles[name] {
+		name = e.base() + "_op"
+	}
+	e.x.titles[name] = true
+	return name
 }
 
 // op writes the operation that gives the node's first output.
@@ -453,7 +459,7 @@ func (e *emitter) cond() {
 		x.ops, x.consts, x.places = saved, consts, places
 		return b
 	}
-	op := &operation{typ: "cond", outputs: outs, attrs: []attribute{nameAttr(e.title())}, inputs: []argument{{"pred", []binding{{name: string(pred)}}}}}
+	op := &operation{typ: "cond", title: e.title(), outputs: outs, inputs: []argument{{"pred", []binding{{name: string(pred)}}}}}
 	op.blocks = []*block{branch("then_branch"), branch("else_branch")}
 	x.ops = append(x.ops, op)
 	for _, v := range e.n.Outputs {

@@ -506,6 +506,9 @@ func (im *importer) block(b *block) {
 		if err := im.run(func() { im.operation(op) }); err != nil {
 			failf("operation %d %s (%s): %w", i, quote(op.name()), plain(op.typ), err)
 		}
+		if im.depth == 0 && len(im.scopes) == 1 {
+			b.ops[i] = nil // the specification of a large program need not outlive it
+		}
 	}
 }
 

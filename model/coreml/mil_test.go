@@ -61,7 +61,7 @@ func out(name string, t *model.Tensor) namedTensor   { return namedTensor{name, 
 func inner(name string, t *model.Tensor) namedTensor { return namedTensor{name, t, true} }
 
 func milOp(typ string, a args, outs ...namedTensor) *operation {
-	o := &operation{typ: typ, attrs: []attribute{nameAttr(outs[0].name + "_op")}}
+	o := &operation{typ: typ, title: outs[0].name + "_op"}
 	for _, k := range slices.Sorted(maps.Keys(a)) {
 		arg := argument{key: k}
 		switch v := a[k].(type) {

@@ -11,7 +11,10 @@ import (
 
 // decoder reads messages and counts them, so that a small file cannot ask for
 // much memory.
-type decoder struct{ messages int }
+type decoder struct {
+	messages int
+	title    value // of the operation being read
+}
 
 func (d *decoder) count(depth int) error {
 	if d.messages++; d.messages > maxMessages {
@@ -475,9 +478,22 @@ func (d *decoder) operation(b []byte, op *operation, depth int) error {
 			if err != nil {
 				return err
 			}
-			val := &value{}
+			var val *value
+			if key == "name" {
+				val = &d.title // read often, kept never
+				*val = value{strs: val.strs[:0]}
+			} else {
+				val = &value{}
+			}
 			if err := d.value(v, val, depth+1); err != nil {
 				return in("attribute "+quote(key), err)
+			}
+			if key == "name" {
+				op.title = ""
+				if len(val.strs) == 1 {
+					op.title = val.strs[0]
+				}
+				return nil
 			}
 			op.attrs = append(op.attrs, attribute{key, val})
 		}

@@ -139,6 +139,7 @@ type named struct {
 // here they are sorted by key, so that writing is deterministic.
 type operation struct {
 	typ     string
+	title   string // the attribute "name", which every operation has
 	inputs  []argument
 	outputs []named
 	blocks  []*block
@@ -182,8 +183,8 @@ func (o *operation) arg(key string) []binding {
 // name returns the operation's name: its name attribute, else its first
 // output.
 func (o *operation) name() string {
-	if v := o.attr("name"); v != nil && len(v.strs) == 1 {
-		return v.strs[0]
+	if o.title != "" {
+		return o.title
 	}
 	if len(o.outputs) > 0 {
 		return o.outputs[0].name

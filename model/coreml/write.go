@@ -169,10 +169,39 @@ func (o *operation) encode() []byte {
 	for _, bl := range o.blocks {
 		b = appendMsg(b, 4, bl.encode())
 	}
+	named := o.title == ""
 	for _, a := range o.attrs {
+		if !named && a.key > "name" {
+			b = o.appendTitle(b)
+			named = true
+		}
 		b = appendMapEntry(b, 5, a.key, a.val.encode())
 	}
+	if !named {
+		b = o.appendTitle(b)
+	}
 	return b
+}
+
+// stringType is the encoded type of a scalar string.
+var stringType = (&valueType{kind: kindTensor, dtype: model.String}).encode()
+
+// appendTitle writes the attribute "name".
+func (o *operation) appendTitle(b []byte) []byte {
+	m := make([]byte, 0, len(o.title)+24)
+	m = appendMsg(m, 2, stringType)
+	// immediateValue 3 { tensor 1 { strings 4 { values 1 } } }
+	n := 1 + protowire.SizeBytes(len(o.title))
+	k := 1 + protowire.SizeBytes(n)
+	for _, f := range []struct {
+		id   protowire.Number
+		size int
+	}{{3, 1 + protowire.SizeBytes(k)}, {1, k}, {4, n}} {
+		m = protowire.AppendTag(m, f.id, protowire.BytesType)
+		m = protowire.AppendVarint(m, uint64(f.size))
+	}
+	m = appendMsg(m, 1, []byte(o.title))
+	return appendMapEntry(b, 5, "name", m)
 }
 
 func (t *valueType) encode() []byte {
