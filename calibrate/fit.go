@@ -40,7 +40,7 @@ type Options struct {
 	Starts      int    // default 2
 	Seed        uint64 // default 1
 	// Prior is the weight of staying near the starting values, per figure, in
-	// units of the loss of one row that is one sigma off; default 0.05.
+	// units of the loss of one row that is one sigma off; default 0.1.
 	Prior float64
 }
 
@@ -55,7 +55,7 @@ func (o Options) orDefault() Options {
 		o.Seed = 1
 	}
 	if o.Prior == 0 {
-		o.Prior = 0.05
+		o.Prior = 0.1
 	}
 	return o
 }
