@@ -62,7 +62,7 @@ func Compile(net *model.Network, o Options) (*Program, error) {
 		b.vals[v] = []*ten{t}
 	}
 	for i, l := range net.Layers {
-		b.layer, b.num = i, b.numerics(i)
+		b.layer, b.num = i, wide(b.numerics(i), l)
 		if err := b.compileLayer(l); err != nil {
 			return nil, fmt.Errorf("exec: layer %q (%s): %w", l.Name, l.Op, err)
 		}
@@ -99,6 +99,21 @@ func (b *builder) numerics(layer int) Numerics {
 		return b.opt.Numerics[units.CPU]
 	}
 	return b.opt.Numerics[b.opt.Units[layer]]
+}
+
+// wide returns the arithmetic of a layer: on a unit with int8 products, an
+// element-wise operator, activation, pooling or move from 8-bit tensors to an
+// 8-bit tensor computes between them without rounding to fp16, as the products
+// do.
+func wide(n Numerics, l *model.Layer) Numerics {
+	if !n.Int8 || !l.QuantIn || !l.QuantOut {
+		return n
+	}
+	switch l.Kind {
+	case model.KindElementwise, model.KindActivation, model.KindPool, model.KindMove, model.KindView, model.KindResize:
+		return Numerics{Unit: n.Unit, Int8: true}
+	}
+	return n
 }
 
 func (b *builder) compileOutput(v *model.Value) (output, error) {

@@ -25,9 +25,10 @@
 // layer or matrix product becomes infinite from 2^15 up
 // ([kernels.RoundF16Sat]). A layer whose operands are 8-bit codes runs there as
 // int8 x int8 with exact int32 sums that are scaled in float32 and requantized
-// from the unrounded value; on the other units, and for every other operator,
-// codes are dequantized, computed as floats, rounded as the unit rounds and
-// quantized again.
+// from the unrounded value; so do element-wise operators, activations, pooling
+// and moves from codes to codes. On the other units, and for every other
+// operator, codes are dequantized, computed as floats, rounded as the unit
+// rounds and quantized again.
 //
 // Modelled of the Neural Engine's known behaviour: fp16 storage, accumulation
 // wider than fp16, overflow of products at 2^15, independence of the batch.

@@ -144,9 +144,22 @@ func (b *builder) flat(nodes []*model.Node, f func(k *kernels.Ctx, dst, src []fl
 	return t.used, nil
 }
 
+// implied reports whether an activation is a clamp that the range of the codes
+// implies: rectifying before quantizing to unsigned codes around zero, say.
+func implied(act kernels.Activation, q kernels.QParams) bool {
+	if act.Kind != kernels.ActClip {
+		return false
+	}
+	lo, hi := q.Range()
+	return act.A <= float32(lo-q.Zero)*q.Scale && act.B >= float32(hi-q.Zero)*q.Scale
+}
+
 // flatBinary emits dst = quantize(round(act(op(x, y)))) of operands that are
 // walked element by element. One of them may be a constant.
 func (b *builder) flatBinary(op kernels.BinaryOp, dst *ten, x, y source, act kernels.Activation, round kernels.Round) {
+	if dst.codes && implied(act, dst.q) {
+		act = kernels.Activation{}
+	}
 	var ins []*ten
 	for _, o := range []source{x, y} {
 		if !o.fixed {

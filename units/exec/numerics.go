@@ -24,7 +24,9 @@ type Numerics struct {
 	// Int8 means that a convolution or linear layer whose operands are both
 	// 8-bit runs as int8 x int8 -> int32 and is requantized from the exact
 	// sum. Without it the operands are dequantized first and the float
-	// product is quantized again.
+	// product is quantized again. Element-wise operators, activations, pooling
+	// and moves from 8-bit tensors to an 8-bit tensor then requantize from an
+	// unrounded result too.
 	Int8 bool
 }
 
