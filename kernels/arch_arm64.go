@@ -2,6 +2,7 @@ package kernels
 
 import (
 	"runtime"
+	"unsafe"
 
 	"golang.org/x/sys/cpu"
 )
@@ -108,3 +109,10 @@ const (
 
 // vecCall runs op with the kernels of the level in use.
 func vecCall(op vecOp, t *vecArgs) bool { return cur.vec == vecN && vecNEON(op, t) }
+
+// ptr and lanesOf view memory of a tile.
+func ptr[T any](p *T) unsafe.Pointer { return unsafe.Pointer(p) }
+
+func lanesOf[T any](p unsafe.Pointer, off, n int64) []T {
+	return unsafe.Slice((*T)(unsafe.Add(p, off)), n)
+}

@@ -268,10 +268,3 @@ func secondGroup(p int) int64 {
 	}
 	return int64((p + 1) / 2)
 }
-
-// ptr and lanesOf view memory of a tile.
-func ptr[T any](p *T) unsafe.Pointer { return unsafe.Pointer(p) }
-
-func lanesOf[T any](p unsafe.Pointer, off, n int64) []T {
-	return unsafe.Slice((*T)(unsafe.Add(p, off)), n)
-}
