@@ -58,6 +58,8 @@ type Session struct {
 	threads  int
 	prog     *exec.Program
 	progErr  error
+	watch    *exec.Program        // for Watch
+	written  map[*model.Value]int // layer that writes a value, for Watch
 	running  sync.WaitGroup
 	loading  sync.Mutex
 }
@@ -295,6 +297,84 @@ func (s *Session) Run(ctx context.Context, inputs map[string]*model.Tensor) (*Re
 	return r, nil
 }
 
+// LayerOutput is a tensor that leaves a layer.
+type LayerOutput struct {
+	Layer int // index in the network
+	Name  string
+	Op    string
+	Unit  units.Kind
+	Value string // name of the tensor in the graph
+	// Tensor holds the values as fp32, those of 8-bit tensors dequantized. It
+	// is only valid during the call.
+	Tensor *model.Tensor
+}
+
+// Watch is [Session.Run] that shows every float or 8-bit tensor that leaves a
+// layer, in execution order: the way to see where a scheme loses accuracy. It
+// packs the weights a second time. An error of see ends the run.
+func (s *Session) Watch(ctx context.Context, inputs map[string]*model.Tensor, see func(LayerOutput) error) (*Result, error) {
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	args, err := s.arguments(inputs)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil, ErrClosed
+	}
+	s.running.Add(1)
+	net, plan := s.compiled.Net, s.plan
+	s.mu.Unlock()
+	defer s.running.Done()
+	prog, written, err := s.watcher()
+	if err != nil {
+		return nil, err
+	}
+	outs, err := prog.Watch(ctx, args, func(v *model.Value, t *model.Tensor) error {
+		i := written[v]
+		l := net.Layers[i]
+		return see(LayerOutput{Layer: i, Name: l.Name, Op: string(l.Op), Unit: plan.Units[i], Value: v.Name, Tensor: t})
+	})
+	if err != nil {
+		return nil, err
+	}
+	r := &Result{Outputs: make(map[string]*model.Tensor, len(outs)), Report: s.report}
+	for i, o := range outs {
+		r.Outputs[s.outputs[i].Name] = o
+	}
+	return r, nil
+}
+
+// watcher compiles the program of Watch at the first call.
+func (s *Session) watcher() (*exec.Program, map[*model.Value]int, error) {
+	if _, err := s.program(); err != nil { // for its pool
+		return nil, nil, err
+	}
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	s.mu.Lock()
+	prog, written, comp, plan, pool := s.watch, s.written, s.compiled, s.plan, s.pool
+	s.mu.Unlock()
+	if prog != nil {
+		return prog, written, nil
+	}
+	prog, err := exec.Compile(comp.Net, exec.Options{Units: plan.Units, Numerics: Arithmetic(), Pool: pool, Watch: true})
+	if err != nil {
+		return nil, nil, err
+	}
+	written = map[*model.Value]int{}
+	for _, e := range comp.Net.Edges {
+		written[e.Value] = e.Producer
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watch, s.written = prog, written
+	return prog, written, nil
+}
+
 // arguments puts named inputs in the model's order.
 func (s *Session) arguments(inputs map[string]*model.Tensor) ([]*model.Tensor, error) {
 	args := make([]*model.Tensor, len(s.inputs))
@@ -337,11 +417,14 @@ func (s *Session) Close() error {
 	s.running.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.watch != nil {
+		s.watch.Close()
+	}
 	if s.prog != nil {
 		s.prog.Close()
 		s.pool.Close()
 	}
-	s.prog, s.pool, s.compiled, s.plan, s.machine = nil, nil, nil, nil, nil
+	s.prog, s.watch, s.written, s.pool, s.compiled, s.plan, s.machine = nil, nil, nil, nil, nil, nil, nil
 	return nil
 }
 

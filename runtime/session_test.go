@@ -130,6 +130,51 @@ func pin(t testing.TB, s string) scheduler.Pin {
 	return p
 }
 
+// What leaves a layer is what its unit holds: fp16 values behind the GPU and
+// the Neural Engine, full fp32 behind the CPU; the last tensor is the output.
+func TestWatchShowsTheUnitsArithmetic(t *testing.T) {
+	s := open(t, "mobilenet_v2@32", runtime.WithPins(pin(t, "features.3*=cpu"), pin(t, "features.5*=gpu"), pin(t, "features.7*=ne")))
+	in := map[string]*model.Tensor{"image": image(32, 1)}
+	seen := map[units.Kind]int{}
+	finer := map[units.Kind]int{} // elements that are no fp16 values
+	var last []float32
+	r, err := s.Watch(context.Background(), in, func(o runtime.LayerOutput) error {
+		if u := s.Predict().Layers[o.Layer]; u.Name != o.Name || u.Unit != o.Unit.String() {
+			t.Errorf("layer %d: watched %s on %v, reported %s on %s", o.Layer, o.Name, o.Unit, u.Name, u.Unit)
+		}
+		seen[o.Unit]++
+		last = append(last[:0], o.Tensor.Float32s()...)
+		for _, v := range last {
+			if model.Of([]float32{v}).Convert(model.Float16).Float32s()[0] != v {
+				finer[o.Unit]++
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seen[units.CPU] == 0 || seen[units.GPU] == 0 || seen[units.NE] == 0 {
+		t.Fatalf("layers by unit: %v", seen)
+	}
+	if finer[units.GPU] != 0 || finer[units.NE] != 0 || finer[units.CPU] == 0 {
+		t.Errorf("elements that are no fp16 values, by unit: %v", finer)
+	}
+	again := run(t, s, in["image"])
+	if !bytes.Equal(again.Outputs["logits"].Data, r.Outputs["logits"].Data) {
+		t.Error("watching changes the result")
+	}
+	for i, v := range r.Outputs["logits"].Float32s() {
+		if v != last[i] {
+			t.Fatalf("output %d is %v, the last layer wrote %v", i, v, last[i])
+		}
+	}
+	stop := errors.New("enough")
+	if _, err := s.Watch(context.Background(), in, func(runtime.LayerOutput) error { return stop }); !errors.Is(err, stop) {
+		t.Errorf("error %v, want the callback's", err)
+	}
+}
+
 // Calibration on the data of the run gives a better W8A8 network than ranges
 // of other data.
 func TestCalibration(t *testing.T) {
