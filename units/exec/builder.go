@@ -36,12 +36,25 @@ type dequant struct {
 	q     kernels.QParams
 }
 
+// Bounds on what a program may ask the host for: elements of one tensor, and
+// bytes of the activation arena. They keep a mistaken shape from taking the
+// machine down.
+const (
+	maxElems = 1 << 32
+	maxArena = 1 << 36
+)
+
 // Compile turns a lowered network into a program. It decodes and packs every
 // weight; graphs are not kept. Operators without a kernel run through the
 // reference evaluation of package model/ops.
 func Compile(net *model.Network, o Options) (*Program, error) {
 	if o.Units != nil && len(o.Units) != len(net.Layers) {
 		return nil, fmt.Errorf("exec: %d units given for %d layers", len(o.Units), len(net.Layers))
+	}
+	for _, e := range net.Edges {
+		if e.Elems > maxElems {
+			return nil, fmt.Errorf("exec: tensor %q of shape %v has %d elements; at most %d can be held", e.Value.Name, e.Value.Shape, e.Elems, int64(maxElems))
+		}
 	}
 	p := &Program{net: net, pool: o.Pool, inputs: net.Graph.Inputs, objects: len(net.Graph.Inputs)}
 	b := &builder{
@@ -89,7 +102,9 @@ func Compile(net *model.Network, o Options) (*Program, error) {
 			o.t.buf.last = len(p.steps)
 		}
 	}
-	p.arena = place(b.bufs)
+	if p.arena = place(b.bufs); p.arena > maxArena {
+		return nil, fmt.Errorf("exec: the activations of one inference need %d bytes; at most %d are allowed", p.arena, maxArena)
+	}
 	b.vals, b.consts = nil, nil
 	return p, nil
 }

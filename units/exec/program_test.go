@@ -195,3 +195,27 @@ func TestWrongInputs(t *testing.T) {
 		t.Errorf("after Close: %v", err)
 	}
 }
+
+// A shape that no host can hold is refused when it is compiled, in one line.
+func TestTooLarge(t *testing.T) {
+	for _, shape := range [][]int{{1 << 20, 1 << 14}, {1 << 31}} {
+		m := newMaker(t, 1)
+		x := m.input(model.Float32, 4)
+		big := m.op("Expand", nil, m.op("Reshape", nil, x, m.ints(4)), m.ints(append(sizes(shape), 4)...))
+		g := m.done(m.op("ReduceSum", nil, m.op("Relu", nil, big)))
+		net, err := model.Lower(g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := exec.Compile(net, exec.Options{}); err == nil || !strings.Contains(err.Error(), "at most") {
+			t.Errorf("shape %v: error %v", shape, err)
+		}
+	}
+}
+
+func sizes(s []int) (out []int64) {
+	for _, d := range s {
+		out = append(out, int64(d))
+	}
+	return out
+}
