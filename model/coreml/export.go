@@ -385,7 +385,7 @@ type ref string
 type param struct {
 	key string
 	// val is a ref or []ref (variables), or a static parameter: int, []int,
-	// bool, []bool, string, or number.
+	// bool, []bool, string, number, or a constant of the operation's own.
 	val any
 }
 
@@ -425,6 +425,11 @@ func (x *exporter) add(typ, name string, outs []named, params ...param) {
 
 // static adds a const operation and returns its name.
 func (x *exporter) static(base string, v any) string {
+	if k, ok := v.(*model.Const); ok {
+		name := x.fresh(base)
+		x.constOp(name, x.valueOf(k))
+		return name
+	}
 	var t *model.Tensor
 	switch v := v.(type) {
 	case string:

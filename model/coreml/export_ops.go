@@ -583,13 +583,22 @@ func (e *emitter) zeroPoint(q model.DType) any {
 	if z.Const == nil {
 		failf("a zero point that depends on data")
 	}
-	if !e.x.values && isComputed(z.Const) {
-		return nil // symmetric, as far as one can tell
-	}
-	if dropZero(z.Const) == nil {
+	// A zero point that is computed is one of asymmetric codes: it is there.
+	if (e.x.values || !isComputed(z.Const)) && dropZero(z.Const) == nil {
 		return nil
 	}
-	return e.in(2)
+	return e.ownConst(2, q)
+}
+
+// ownConst is a constant operand that the operation does not share with
+// others, in type d: a scalar where it has one element.
+func (e *emitter) ownConst(i int, d model.DType) *model.Const {
+	k := e.n.In(i).Const
+	s := k.Shape
+	if len(s) == 1 && s[0] == 1 {
+		s = model.Shape{}
+	}
+	return &model.Const{DType: d, Shape: s, Storage: k.Storage}
 }
 
 // scaleParams adds the scale, in the type of the floating-point side, and the
@@ -599,12 +608,9 @@ func (e *emitter) scaleParams(d model.DType, list []param) []param {
 	if s.Const == nil {
 		failf("a scale that depends on data")
 	}
-	shape := s.Shape
-	if len(shape) == 1 && shape[0] == 1 {
-		shape = model.Shape{} // one value: a scalar for MIL
-	}
-	list = append(list, param{"scale", e.x.constantAs(s, &model.Const{DType: d, Shape: shape, Storage: s.Const.Storage})})
-	if len(shape) > 0 {
+	own := e.ownConst(1, d)
+	list = append(list, param{"scale", own})
+	if len(own.Shape) > 0 {
 		list = append(list, param{"axis", axis(e.n.Attrs.Int("axis", 1), len(e.shape(0)))})
 	}
 	return list

@@ -105,8 +105,8 @@ func save(path string, g *model.Graph, t Target) (err error) {
 
 // Size returns the number of bytes of the package that [Save] would write:
 // specification, weights and manifest. Values that are computed at first use
-// are not computed; they are taken to be distinct, except for zero points of
-// zero, which share one blob. Otherwise the result is exact.
+// are not computed; they are taken to be distinct, except for weights' zero
+// points of zero, which share one blob. Otherwise the result is exact.
 func Size(g *model.Graph, o Options) (int64, error) {
 	spec, weights, err := Sizes(g, o)
 	if err != nil {
