@@ -236,36 +236,25 @@ type weightsI8 struct {
 	scale []float32
 }
 
-// weightsI8 returns the codes of a weight stored as int8 (or uint8 around 128)
-// with scales per tensor or per channel of the given axis; nil when it is
-// stored in another way.
+// weightsI8 returns the codes of a weight stored in 8 bits with scales per
+// tensor or per channel of the given axis: affine codes (with zero points, if
+// code - zero still fits int8) or a palette with an 8-bit table. It is nil when
+// the weight is stored in another way.
 func (b *builder) weightsI8(v *model.Value, axis int) (*weightsI8, error) {
-	a, ok := v.Const.Storage.(*model.Affine)
-	if !ok || a.Codes.DType != model.Int8 && a.Codes.DType != model.UInt8 {
+	switch st := v.Const.Storage.(type) {
+	case *model.Affine:
+		return affineI8(st, v.Shape, axis)
+	case *model.Lookup:
+		return lookupI8(st, v.Shape, axis)
+	}
+	return nil, nil
+}
+
+func affineI8(a *model.Affine, shape model.Shape, axis int) (*weightsI8, error) {
+	if a.Codes.DType != model.Int8 && a.Codes.DType != model.UInt8 {
 		return nil, nil
 	}
-	channels := v.Shape[axis]
-	n := a.Scale.Elems()
-	if n != 1 && (n != int64(channels) || len(a.Scale.Shape) != len(v.Shape) || a.Scale.Shape[axis] != channels) {
-		return nil, nil
-	}
-	shift := int64(0)
-	if a.Zero != nil {
-		z, err := a.Zero.Value()
-		if err != nil {
-			return nil, err
-		}
-		want := int64(0)
-		if a.Codes.DType == model.UInt8 {
-			want = 128
-		}
-		for i := range z.Len() {
-			if z.IntAt(i) != want {
-				return nil, nil
-			}
-		}
-		shift = want
-	} else if a.Codes.DType == model.UInt8 {
+	if !alongAxis(a.Scale.Shape, shape, axis) || a.Zero != nil && !alongAxis(a.Zero.Shape, shape, axis) {
 		return nil, nil
 	}
 	c, err := a.Codes.Value()
@@ -277,13 +266,74 @@ func (b *builder) weightsI8(v *model.Value, axis int) (*weightsI8, error) {
 		return nil, err
 	}
 	w := &weightsI8{scale: s.Float32s()}
-	if shift == 0 {
+	if a.Zero == nil && c.DType == model.Int8 {
 		w.codes = model.View[int8](c)
 		return w, nil
 	}
+	zeros := []int64{0}
+	if a.Zero != nil {
+		z, err := a.Zero.Value()
+		if err != nil {
+			return nil, err
+		}
+		zeros = z.Convert(model.Int64).Int64s()
+	}
 	w.codes = make([]int8, c.Len())
-	for i, u := range c.Data {
-		w.codes[i] = int8(int64(u) - shift)
+	inner := elems(shape[axis+1:])
+	for i := range w.codes {
+		d := c.IntAt(i) - zeros[i/inner%shape[axis]%len(zeros)]
+		if d < -128 || d > 127 {
+			return nil, nil
+		}
+		w.codes[i] = int8(d)
+	}
+	return w, nil
+}
+
+// alongAxis reports whether scales of shape s for a weight are one for all, or
+// one for each element of an axis.
+func alongAxis(s, weight model.Shape, axis int) bool {
+	if s.Elems() == 1 {
+		return true
+	}
+	if len(s) != len(weight) {
+		return false
+	}
+	for i, d := range s {
+		if i == axis && d != weight[i] || i != axis && d != 1 {
+			return false
+		}
+	}
+	return true
+}
+
+// lookupI8 decodes a palette whose table holds 8-bit codes under one scale.
+func lookupI8(l *model.Lookup, shape model.Shape, axis int) (*weightsI8, error) {
+	t, ok := l.Table.Storage.(*model.Affine)
+	if !ok || t.Codes.DType != model.Int8 && t.Codes.DType != model.UInt8 || t.Scale.Elems() != 1 {
+		return nil, nil
+	}
+	s, err := t.Scale.Value()
+	if err != nil {
+		return nil, err
+	}
+	// The same palette with a scale of one gives the codes.
+	one := model.NewTensor(model.Float32, t.Scale.Shape...)
+	one.Set(0, 1)
+	codes := model.Const{DType: model.Float32, Shape: shape, Storage: &model.Lookup{
+		Indices: l.Indices, VectorAxis: l.VectorAxis,
+		Table: &model.Const{DType: model.Float32, Shape: l.Table.Shape, Storage: &model.Affine{Codes: t.Codes, Scale: model.NewConst(one), Zero: t.Zero}},
+	}}
+	c, err := codes.Value()
+	if err != nil {
+		return nil, err
+	}
+	w := &weightsI8{codes: make([]int8, c.Len()), scale: s.Float32s()}
+	for i, v := range c.Float32s() {
+		if v != float32(int8(v)) {
+			return nil, nil
+		}
+		w.codes[i] = int8(v)
 	}
 	return w, nil
 }

@@ -299,3 +299,116 @@ func TestQuantizedChains(t *testing.T) {
 		}
 	}
 }
+
+// A product of two quantized activations on the Neural Engine is exact too.
+func TestInt8MatMulIsExact(t *testing.T) {
+	const s1, z1, s2, z2, sOut, zOut = float32(1.0 / 32), 100, float32(1.0 / 16), -7, float32(0.9), 3
+	for _, k := range []int{1, 7, 64, 200} {
+		m := newMaker(t, uint64(k))
+		x, y := m.input(model.Float32, 2, 5, k), m.input(model.Float32, 2, k, 6)
+		p := m.op("MatMul", nil, m.quantized(x, s1, z1, false), m.quantized(y, s2, z2, true))
+		zo := model.NewTensor(model.Int8)
+		zo.SetInt(0, zOut)
+		g := m.done(m.op("QuantizeLinear", nil, p, m.scalar(sOut), m.constant(zo)))
+		net, err := model.Lower(g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := map[string]*model.Tensor{}
+		var qx, qy []int32
+		fill := func(v *model.Value, s float32, lo, hi, zero int, q *[]int32) {
+			f := model.NewTensor(model.Float32, v.Shape...)
+			for i := range f.Len() {
+				c := lo + m.r.IntN(hi-lo+1) - zero
+				*q = append(*q, int32(c))
+				f.Set(i, float64(float32(c)*s))
+			}
+			in[v.Name] = f
+		}
+		fill(x, s1, 0, 255, z1, &qx)
+		fill(y, s2, -128, 127, z2, &qy)
+		got := run(t, net, on(net, units.NE), in)[0]
+		for b := range 2 {
+			for r := range 5 {
+				for c := range 6 {
+					var acc int32
+					for i := range k {
+						acc += qx[(b*5+r)*k+i] * qy[(b*k+i)*6+c]
+					}
+					want := int64(min(max(math.RoundToEven(float64(float32(acc)*(s1*s2)/sOut))+zOut, -128), 127))
+					if g := got.IntAt((b*5+r)*6 + c); g != want {
+						t.Fatalf("k %d, element %d,%d,%d: code %d, want %d", k, b, r, c, g, want)
+					}
+				}
+			}
+		}
+	}
+}
+
+// Weights with zero points, and palettes of 8-bit codes, run as int8 with the
+// codes that they stand for: the result is that of the same weight stored
+// symmetrically.
+func TestInt8WeightStorages(t *testing.T) {
+	const k, n = 24, 16
+	build := func(storage func(codes *model.Tensor) model.Storage) []int64 {
+		m := newMaker(t, 5)
+		codes := model.NewTensor(model.Int8, n, k)
+		for i := range codes.Len() {
+			codes.SetInt(i, int64(m.r.IntN(16))-8)
+		}
+		w := &model.Value{Name: "w", DType: model.Float32, Shape: model.Shape{n, k}, Const: &model.Const{DType: model.Float32, Shape: model.Shape{n, k}, Storage: storage(codes)}}
+		x := m.input(model.Float32, 4, k)
+		z := model.NewTensor(model.Int8)
+		g := m.done(m.op("QuantizeLinear", nil, m.op("Gemm", attrs{"transB": 1}, m.quantized(x, 0.03, 5, true), w, nil), m.scalar(0.02), m.constant(z)))
+		net, err := model.Lower(g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return run(t, net, on(net, units.NE), randomInputs(g, 2))[0].Convert(model.Int64).Int64s()
+	}
+	one := func(v float64) *model.Const {
+		s := model.NewTensor(model.Float32, 1, 1)
+		s.Set(0, v)
+		return model.NewConst(s)
+	}
+	want := build(func(c *model.Tensor) model.Storage { return &model.Affine{Codes: model.NewConst(c), Scale: one(0.01)} })
+	for name, f := range map[string]func(c *model.Tensor) model.Storage{
+		"uint8 around 128": func(c *model.Tensor) model.Storage {
+			u, z := model.NewTensor(model.UInt8, n, k), model.NewTensor(model.UInt8, 1, 1)
+			for i := range u.Len() {
+				u.SetInt(i, c.IntAt(i)+128)
+			}
+			z.SetInt(0, 128)
+			return &model.Affine{Codes: model.NewConst(u), Scale: one(0.01), Zero: model.NewConst(z)}
+		},
+		"uint8 from 8": func(c *model.Tensor) model.Storage {
+			u, z := model.NewTensor(model.UInt8, n, k), model.NewTensor(model.UInt8, 1, 1)
+			for i := range u.Len() {
+				u.SetInt(i, c.IntAt(i)+8)
+			}
+			z.SetInt(0, 8)
+			return &model.Affine{Codes: model.NewConst(u), Scale: one(0.01), Zero: model.NewConst(z)}
+		},
+		"palette of int8": func(c *model.Tensor) model.Storage {
+			ix, table := model.NewTensor(model.UInt4, n, k), model.NewTensor(model.Int8, 1, 1, 16, 1)
+			for i := range ix.Len() {
+				ix.SetInt(i, c.IntAt(i)+8)
+			}
+			for i := range 16 {
+				table.SetInt(i, int64(i)-8)
+			}
+			s := model.NewTensor(model.Float32, 1, 1, 1, 1)
+			s.Set(0, 0.01)
+			return &model.Lookup{Indices: model.NewConst(ix), Table: &model.Const{DType: model.Float32, Shape: table.Shape,
+				Storage: &model.Affine{Codes: model.NewConst(table), Scale: model.NewConst(s)}}}
+		},
+	} {
+		got := build(f)
+		for i := range want {
+			if got[i] != want[i] {
+				t.Errorf("%s: code %d is %d, want %d", name, i, got[i], want[i])
+				break
+			}
+		}
+	}
+}

@@ -226,6 +226,9 @@ func (b *builder) matmul(nodes []*model.Node, shape kernels.MatMulShape, biasOf 
 	n := nodes[0]
 	out := n.Outputs[0]
 	t := b.fuse(nodes, len(out.Shape)-1, false)
+	if used, err := b.matmulI8(nodes, t, shape, biasOf); err != errNoKernel {
+		return used, err
+	}
 	bias, err := biasOf(b.num.Half)
 	if err != nil {
 		return 0, err
@@ -249,4 +252,64 @@ func (b *builder) matmul(nodes []*model.Node, shape kernels.MatMulShape, biasOf 
 	}, []*ten{dst}, []*ten{x, y})
 	b.store(t, dst)
 	return t.used, nil
+}
+
+// matmulI8 compiles a product of two 8-bit activations on a unit with int8
+// products. Codes minus zero points are integers of at most 8 bits and a sign,
+// so that fp32 holds their products and the sum of K of them exactly while it
+// stays below 2^24; longer sums are left to the float product.
+func (b *builder) matmulI8(nodes []*model.Node, t tail, shape kernels.MatMulShape, biasOf func(half bool) ([]float32, error)) (int, error) {
+	n := nodes[0]
+	dx, okX := b.dq[n.In(0)]
+	dy, okY := b.dq[n.In(1)]
+	if !b.num.Int8 || !okX || !okY || shape.K*reach(dx.q)*reach(dy.q) >= 1<<24 {
+		return 0, errNoKernel
+	}
+	bias, err := biasOf(false)
+	if err != nil {
+		return 0, err
+	}
+	ep, err := b.epilogue(t, shape.N, bias, b.num.DotRound, false)
+	if err != nil {
+		return 0, err
+	}
+	if t.quant {
+		ep.Round = kernels.RoundNone
+	}
+	var ops [2]*ten
+	for i, d := range []dequant{dx, dy} {
+		src, err := b.codes(d.codes, plain)
+		if err != nil {
+			return 0, err
+		}
+		whole := d.q
+		whole.Scale = 1
+		ops[i] = b.newFloat(n.In(i).Shape, plain)
+		b.emitFlat(src.len, func(s *state, w *worker, lo, hi int) {
+			kernels.DequantizeF32(w.k, s.f32(ops[i])[lo:hi], s.u8(src)[lo:hi], whole)
+		}, []*ten{ops[i]}, []*ten{src})
+	}
+	dst := b.newFloat(n.Outputs[0].Shape, plain)
+	scale := dx.q.Scale * dy.q.Scale
+	row := make([]float32, shape.N)
+	copy(row, ep.Bias)
+	strides := contiguous([]int{dst.len / shape.N, shape.N})
+	b.emit(func(s *state) error {
+		d := s.f32(dst)
+		kernels.MatMulF32(s.k, d, s.f32(ops[0]), s.f32(ops[1]), shape, kernels.Epilogue{})
+		kernels.BinaryScalar(s.k, kernels.Mul, d, d, scale, false)
+		if ep.Bias != nil {
+			kernels.BinaryBroadcast(s.k, kernels.Add, d, d, row, []int{len(d) / len(row), len(row)}, strides, []int{0, 1})
+		}
+		kernels.Finish(s.k, d, ep.Act, ep.Round)
+		return nil
+	}, []*ten{dst}, ops[:])
+	b.store(t, dst)
+	return t.used, nil
+}
+
+// reach is the largest distance of a code from its zero point.
+func reach(q kernels.QParams) int {
+	lo, hi := q.Range()
+	return int(max(hi-q.Zero, q.Zero-lo))
 }
