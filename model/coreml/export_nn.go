@@ -57,6 +57,9 @@ func init() {
 	}
 	for mil, op := range map[string]model.Op{"reduce_argmax": "ArgMax", "reduce_argmin": "ArgMin"} {
 		writes(func(e *emitter) {
+			if e.n.Attrs.Int("select_last_index", 0) != 0 {
+				failf("the last of equal elements (Core ML takes the first)")
+			}
 			e.op(mil, param{"x", e.in(0)}, param{"axis", e.n.Attrs.Int("axis", 0)}, param{"keep_dims", e.n.Attrs.Int("keepdims", 1) != 0})
 		}, op)
 	}

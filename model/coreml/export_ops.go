@@ -339,8 +339,8 @@ func init() {
 		e.op("mul", param{"x", e.in(0)}, param{"y", -1})
 	}, "Neg")
 	writes(func(e *emitter) {
-		if e.dtype(0).IsFloat() && e.n.Attrs.Int("fmod", 0) != 0 {
-			failf("fmod of floats")
+		if e.n.Attrs.Int("fmod", 0) != 0 {
+			failf("C's fmod (Core ML's mod has the sign of the divisor)")
 		}
 		e.op("mod", param{"x", e.in(0)}, param{"y", e.in(1)})
 	}, "Mod")
@@ -408,8 +408,12 @@ func init() {
 		a := axis(e.n.Attrs.Int("axis", -1), len(s))
 		r := s.Clone()
 		r[a] = 1
-		l := e.mid("reduce_log_sum_exp", d, r, param{"x", e.in(0)}, param{"axes", []int{a}}, param{"keep_dims", true})
-		e.op("sub", param{"x", e.in(0)}, param{"y", l})
+		// Take the maximum out first: next to a large one the logarithm of
+		// the sum has no digits left.
+		m := e.mid("reduce_max", d, r, param{"x", e.in(0)}, param{"axes", []int{a}}, param{"keep_dims", true})
+		x := e.mid("sub", d, s, param{"x", e.in(0)}, param{"y", m})
+		l := e.mid("reduce_log_sum_exp", d, r, param{"x", x}, param{"axes", []int{a}}, param{"keep_dims", true})
+		e.op("sub", param{"x", x}, param{"y", l})
 	}, "LogSoftmax")
 	writes(func(e *emitter) {
 		// alpha * elu(x / alpha)
@@ -419,6 +423,15 @@ func init() {
 		y = e.mid("elu", d, s, param{"x", y}, param{"alpha", e.free(1)})
 		e.op("mul", param{"x", y}, param{"y", e.num(alpha)})
 	}, "Celu")
+	writes(func(e *emitter) {
+		n, d, s := len(e.n.Inputs), e.dtype(0), e.n.Out(0).Shape
+		acc := e.in(0)
+		for i := 1; i < n; i++ {
+			acc = e.mid("add", d, s, param{"x", acc}, param{"y", e.in(i)})
+		}
+		e.op("mul", param{"x", acc}, param{"y", e.num(1 / float64(n))})
+	}, "Mean")
+	writes((*emitter).cast, "CastLike")
 	writes(func(e *emitter) { e.op("not_equal", param{"x", e.in(0)}, param{"y", e.in(0)}) }, "IsNaN")
 	writes((*emitter).cond, "If")
 	writes((*emitter).quantize, "QuantizeLinear")

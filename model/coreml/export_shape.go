@@ -63,10 +63,24 @@ func init() {
 		e.op("space_to_depth", param{"x", e.in(0)}, param{"block_size", e.n.Attrs.Int("blocksize", 1)})
 	}, "SpaceToDepth")
 	writes(func(e *emitter) {
-		if e.n.Attrs.Int("start", 0) != 0 || e.n.Attrs.Int("end", len(e.shape(0))) != len(e.shape(0)) {
-			failf("a part of the shape")
+		r := len(e.shape(0))
+		bound := func(key string, def int) int {
+			n := e.n.Attrs.Int(key, def)
+			if n < 0 {
+				n += r
+			}
+			return max(0, min(n, r))
 		}
-		e.op("shape", param{"x", e.in(0)})
+		from, to := bound("start", 0), bound("end", r)
+		if from == 0 && to == r {
+			e.op("shape", param{"x", e.in(0)})
+			return
+		}
+		if from >= to {
+			failf("an empty part of the shape")
+		}
+		all := e.mid("shape", model.Int32, model.Shape{r}, param{"x", e.in(0)})
+		e.op("slice_by_index", param{"x", all}, param{"begin", []int{from}}, param{"end", []int{to}})
 	}, "Shape")
 	writes(func(e *emitter) {
 		a := axis(e.n.Attrs.Int("axis", 0), len(e.shape(0)))
@@ -149,6 +163,9 @@ func reversed(n int) []int {
 }
 
 func (e *emitter) reshape() {
+	if e.n.Out(0).Shape.Elems() == 0 {
+		failf("no elements: %v (a 0 in MIL's shape keeps a dimension)", e.n.Out(0).Shape)
+	}
 	s := e.n.In(1)
 	if s.Const == nil {
 		if out := e.n.Out(0).Shape; !out.Known() {
@@ -297,8 +314,8 @@ func (e *emitter) mode() string {
 }
 
 func (e *emitter) oneHot() {
-	depth, vals := e.ints(1), e.static(2)
-	if len(depth) != 1 || vals == nil || vals.Len() != 2 {
+	depth, vals := e.static(1), e.static(2)
+	if depth == nil || depth.Len() != 1 || vals == nil || vals.Len() != 2 {
 		failf("depth and values must be constants")
 	}
 	v := func(i int) any {
@@ -307,7 +324,7 @@ func (e *emitter) oneHot() {
 		}
 		return int(numberAt(vals, i))
 	}
-	e.op("one_hot", param{"indices", e.in(0)}, param{"one_hot_vector_size", depth[0]}, param{"axis", e.n.Attrs.Int("axis", -1)}, param{"on_value", v(1)}, param{"off_value", v(0)})
+	e.op("one_hot", param{"indices", e.in(0)}, param{"one_hot_vector_size", int(numberAt(depth, 0))}, param{"axis", e.n.Attrs.Int("axis", -1)}, param{"on_value", v(1)}, param{"off_value", v(0)})
 }
 
 func (e *emitter) resize() {
