@@ -67,8 +67,8 @@ func Read(data []byte, baseDir string, o Options) (*model.Graph, error) {
 
 func oneLine(err error) string {
 	s := strings.ReplaceAll(strings.TrimPrefix(err.Error(), "ops: "), "\n", " ")
-	if len(s) > 1000 {
-		s = s[:1000] + "..."
+	if len(s) > 1000 { // where it starts and what it ends in
+		s = strings.ToValidUTF8(s[:300]+" ... "+s[len(s)-600:], "")
 	}
 	return s
 }

@@ -295,11 +295,16 @@ func init() {
 		c.typ(0, c.dtype(0))
 		s := c.shape(0)
 		if r, ok := c.shapeOf(1); ok {
-			broadcastShapes(s, r)
+			if b := broadcastShapes(s, r); len(b) != len(s) || s.Known() && !b.Equal(s) {
+				failf("the slope %v does not broadcast to the input %v", r, s)
+			}
 		}
 		c.out(0, c.dtype(0), s)
 	}, func(c *call) {
 		x, slope := c.x(0), c.x(1)
+		if !broadcastShapes(x.Shape, slope.Shape).Equal(x.Shape) {
+			failf("the slope %v does not broadcast to the input %v", slope.Shape, x.Shape)
+		}
 		s, v := pairF(c, x, slope, func(x, a float64) float64 {
 			if x < 0 {
 				return a * x
@@ -337,8 +342,13 @@ func init() {
 	register("binary", variadic, inferVariadic, func(c *call) {
 		d := c.x(0).DType
 		acc := convert(c.x(0), model.Float64)
-		for i := 1; i < len(c.in); i++ {
-			acc = arith2(c, acc, convert(c.x(i), model.Float64), addF, nil, nil)
+		for i := range c.in {
+			if e := c.x(i).DType; e != d || !d.IsFloat() {
+				failf("operands are %s and %s, want the same float type", d, e)
+			}
+			if i > 0 {
+				acc = arith2(c, acc, convert(c.x(i), model.Float64), addF, nil, nil)
+			}
 		}
 		n := float64(len(c.in))
 		out := append([]float64{}, floats(acc)...)

@@ -190,6 +190,11 @@ func evalLoop(c *call) {
 		}
 		cond = ints(t)[0] != 0
 	}
+	for i := range k {
+		if 2+i >= len(c.in) || c.in[2+i].absent() {
+			failf("input %d is missing", 2+i)
+		}
+	}
 	state := append([]Datum{}, c.in[min(2, len(c.in)):]...)
 	for len(state) < k {
 		state = append(state, Datum{})

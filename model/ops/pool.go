@@ -258,12 +258,15 @@ func init() {
 		}
 		out := c.alloc(shape)
 		at := ints(c.x(1))
+		if len(at) != x.Len() {
+			failf("%d indices for %d elements", len(at), x.Len())
+		}
 		// Indices count in the unpadded inferred output; with an explicit
 		// shape they keep their coordinates.
 		st := strides(own)
 		for i, v := range floats(x) {
 			j := int(at[i])
-			if !own.Equal(shape) {
+			if !own.Equal(shape) && j >= 0 && at[i] < own.Elems() {
 				dst, rest := 0, j
 				ds := strides(shape)
 				for d := range own {
@@ -272,7 +275,7 @@ func init() {
 				}
 				j = dst
 			}
-			if j < 0 || j >= len(out) {
+			if at[i] < 0 || at[i] >= own.Elems() || j >= len(out) {
 				failf("index %d is outside the output %v", at[i], shape)
 			}
 			out[j] = v

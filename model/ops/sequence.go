@@ -135,7 +135,8 @@ func init() {
 		if g == nil || len(g.Inputs) != len(c.n.Inputs) || len(g.Outputs) != len(c.n.Outputs) {
 			failf("the body does not fit the inputs and outputs")
 		}
-		for i, v := range c.n.Inputs {
+		for i := range c.n.Inputs {
+			v := c.in(i)
 			g.Inputs[i].DType, g.Inputs[i].Type = v.DType, model.TypeTensor
 			if v.Type == model.TypeTensor {
 				g.Inputs[i].Shape = v.Shape.Clone()
@@ -150,6 +151,11 @@ func init() {
 	}, func(c *call) {
 		g := c.block("body")
 		res := make([][]*model.Tensor, len(c.out))
+		for k := range c.in {
+			if c.in[k].absent() {
+				failf("input %d is missing", k)
+			}
+		}
 		for i := range c.seq(0) {
 			args := make([]Datum, len(c.in))
 			for k, d := range c.in {

@@ -117,7 +117,7 @@ func evalTfIdf(c *call) {
 	for r := range rows {
 		row := items[r*cols : (r+1)*cols]
 		for n := lo; n <= hi && n <= len(starts); n++ {
-			for skip := 0; skip <= skips && (n > 1 || skip == 0); skip++ {
+			for skip := 0; skip <= skips && (n > 1 || skip == 0) && (n-1)*(skip+1) < max(cols, 1); skip++ {
 				step := skip + 1
 				for i := 0; i+(n-1)*step < cols; i++ {
 					gram = gram[:0]

@@ -209,10 +209,13 @@ func init() {
 	}), "IsInf")
 	register("unary", arity, sameType, func(c *call) {
 		x := c.x(0)
+		if x.DType != model.Bool {
+			failf("the operand is %s, want bool", x.DType)
+		}
 		in := ints(x)
 		out := make([]int64, len(in))
 		for i, v := range in {
-			out[i] = 1 - min(v&0xff, 1)
+			out[i] = 1 - min(v, 1)
 		}
 		c.putI(0, model.Bool, x.Shape, out)
 	}, "Not")
