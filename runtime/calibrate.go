@@ -28,8 +28,15 @@ func (c *config) calibrate(folded *model.Graph, s quant.Scheme) (quant.Ranges, e
 			}
 		}
 	}
-	samples, threads := c.samples, c.threads
-	return quant.RangeFunc(func() (quant.RangeMap, error) { return minMax(folded, samples, threads) }), nil
+	return Ranges(folded, c.threads, c.samples...), nil
+}
+
+// Ranges returns the ranges of a graph's tensors over samples (one set of seeded
+// inputs when there are none): what a session without [WithRanges] uses. The
+// graph runs, in fp32 on the given number of host threads, when the first range
+// is asked for.
+func Ranges(g *model.Graph, threads int, samples ...map[string]*model.Tensor) quant.Ranges {
+	return quant.RangeFunc(func() (quant.RangeMap, error) { return minMax(g, samples, threads) })
 }
 
 // minMax runs a graph in fp32 on samples and collects the range of each tensor.

@@ -107,9 +107,10 @@ type Layer struct {
 // Peer is another runtime to compare with.
 type Peer interface {
 	Name() string
-	// Open loads the model as the peer does for the given scheme and threads.
-	// An error is noted in the row and does not end the measurement.
-	Open(ctx context.Context, model, scheme string, threads int) (PeerSession, error)
+	// Open loads an ONNX file: the model itself, or what Triune writes of it
+	// under the scheme (see peerFile). An error is noted in the row and does
+	// not end the measurement.
+	Open(ctx context.Context, file, scheme string, threads int) (PeerSession, error)
 }
 
 // PeerSession is a loaded model of a peer.
@@ -213,9 +214,17 @@ func measure(ctx context.Context, o Options, name, scheme string, threads int) (
 	row.Int8MACs = ratio(float64(int8), float64(macs))
 
 	var sessions []PeerSession
+	file, done, fileErr := "", func() {}, error(nil)
+	if len(o.Peers) > 0 {
+		file, done, fileErr = peerFile(name, scheme)
+	}
+	defer done()
 	for _, p := range o.Peers {
 		row.Peers = append(row.Peers, PeerRow{Name: p.Name()})
-		ps, err := p.Open(ctx, name, scheme, threads)
+		ps, err := PeerSession(nil), fileErr
+		if err == nil {
+			ps, err = p.Open(ctx, file, scheme, threads)
+		}
 		if err != nil {
 			row.Peers[len(row.Peers)-1].Note = err.Error()
 			sessions = append(sessions, nil)
