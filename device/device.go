@@ -83,6 +83,7 @@ type GPU struct {
 	PeakTF     *Param `yaml:"peak_tf" unit:"TFLOP/s" doc:"fp16 multiply-add peak, 2 FLOP a multiply-add"`
 	Efficiency *Param `yaml:"efficiency" unit:"" doc:"share of the peak that large dense layers reach through Core ML"`
 	Winograd   *Param `yaml:"winograd" unit:"" doc:"speed-up of dense 3x3 stride-1 convolutions"`
+	GEMM       *Param `yaml:"gemm" unit:"" doc:"rate of matrix products over that of convolutions"`
 	HalfKops   *Param `yaml:"half_kops" unit:"K outputs" doc:"outputs of a layer, in thousands, at which half the rate is reached (occupancy)"`
 	KHalf      *Param `yaml:"k_half" unit:"products" doc:"reduction length at which half the rate is reached"`
 	Depthwise  *Param `yaml:"depthwise" unit:"" doc:"share of the dense rate that a depthwise convolution reaches"`

@@ -126,7 +126,7 @@ func (d *Device) Flags() []FlagEntry {
 
 func (d *Device) hasSection(path string) bool {
 	head, _, _ := strings.Cut(path, ".")
-	return d.HasNE || head != "ne" && path != "link.cpu_ne_ms" && path != "link.gpu_ne_ms" &&
+	return d.HasNE || head != "ne" && !strings.HasPrefix(path, "energy.ne_") && path != "link.cpu_ne_ms" && path != "link.gpu_ne_ms" &&
 		!strings.HasPrefix(path, "uncertainty.ne_") && path != "load.ne_compile_ms"
 }
 

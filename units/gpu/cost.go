@@ -11,7 +11,7 @@ import (
 // Unit is the GPU of one device. It is immutable and safe for concurrent use.
 type Unit struct {
 	macsMS               float64 // multiply-adds a ms on large dense layers
-	winograd             float64
+	winograd, gemm       float64
 	half, kHalf          float64
 	depthwise            float64
 	opsMS                float64 // element-wise operations a ms
@@ -33,6 +33,7 @@ func New(d *device.Device) *Unit {
 	u := &Unit{
 		macsMS:     n.PeakTF.Value * 1e9 / 2 * n.Efficiency.Value,
 		winograd:   n.Winograd.Value,
+		gemm:       n.GEMM.Value,
 		half:       n.HalfKops.Value * 1e3,
 		kHalf:      n.KHalf.Value,
 		depthwise:  n.Depthwise.Value,
@@ -83,6 +84,8 @@ func (u *Unit) Estimate(l *model.Layer, e *units.Estimate) {
 			k = float64(f.K)
 		case f.Winograd() && l.Kind == model.KindConv:
 			rate *= u.winograd
+		case l.Kind == model.KindLinear || l.Kind == model.KindMatMul || l.Kind == model.KindAttention:
+			rate *= u.gemm
 		}
 		// Occupancy: a layer with few outputs leaves cores idle.
 		e.ComputeMS += (out + u.half) * k / rate
