@@ -30,7 +30,8 @@ type Unit struct {
 	pjMAC, pjInt8, pjOp   float64
 	pjChip, pjDRAM        float64
 	rates                 units.Rates
-	axisMax, channelMax   int
+	axisMax               int
+	channelMax            int64
 	weightMax             float64 // bytes
 	gather, texture       bool
 	trig, dilation        bool
@@ -73,7 +74,7 @@ func New(d *device.Device) *Unit {
 		layerMS:    n.LayerUS.Value / 1e3,
 		pjMAC:      g.NEFP16PJ.Value, pjInt8: g.NEInt8PJ.Value, pjOp: g.VectorPJ.Value,
 		pjChip: g.ChipPJB.Value, pjDRAM: g.DRAMPJB.Value,
-		axisMax: int(n.AxisMax.Value), channelMax: int(n.ChannelMax.Value), weightMax: n.WeightMaxMB.Value * 1e6,
+		axisMax: int(n.AxisMax.Value), channelMax: max(1, int64(n.ChannelMax.Value)), weightMax: n.WeightMaxMB.Value * 1e6,
 		gather: n.Gather.Value, texture: n.Texture.Value, trig: n.Trig.Value, dilation: n.Dilation.Value,
 		streamInt8: n.StreamInt8.Value, chip: d.ChipLabel,
 	}
@@ -94,6 +95,9 @@ func (u *Unit) Rates() units.Rates { return u.rates }
 func (u *Unit) Estimate(l *model.Layer, e *units.Estimate) {
 	f := &l.Facts
 	*e = units.Estimate{OverheadMS: u.layerMS}
+	if parts := (f.N + u.channelMax - 1) / u.channelMax; l.Kind == model.KindLinear && parts > 1 {
+		e.OverheadMS *= float64(parts) // split into parts that the unit can hold
+	}
 	e.InputBytes = 2*(f.InElems-f.QuantInElems) + f.QuantInElems
 	e.OutputBytes = 2*(f.OutElems-f.QuantOutElems) + f.QuantOutElems
 

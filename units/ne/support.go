@@ -164,7 +164,7 @@ func (u *Unit) remark(l *model.Layer) string {
 		return fmt.Sprintf("int%d per block has no native path on the Neural Engine: decompressed to fp16 at load", f.WeightBits)
 	case f.WeightForm == model.FormAffine && f.WeightBits == 8 && !u.streamInt8:
 		return fmt.Sprintf("the Neural Engine of %s unfolds int8 weights to fp16 before streaming them", u.chip)
-	case l.Kind == model.KindLinear && f.N > int64(u.channelMax):
+	case l.Kind == model.KindLinear && f.N > u.channelMax:
 		return fmt.Sprintf("%d output channels: split into parts of at most %d", f.N, u.channelMax)
 	case max(f.KH, f.KW) > u.kernelMax && (l.Kind == model.KindConv || l.Kind == model.KindDepthwise):
 		return fmt.Sprintf("kernel %dx%d is decomposed into passes of at most %d", f.KH, f.KW, u.kernelMax)
