@@ -1,6 +1,9 @@
 package kernels
 
-import "fmt"
+import (
+	"fmt"
+	"unsafe"
+)
 
 // ConvShape is the geometry of a two-dimensional convolution. Zero strides and
 // dilations mean 1, zero Groups means 1. Weights are OIHW:
@@ -139,6 +142,9 @@ type convPlan struct {
 const (
 	chunkMin = 96 << 10
 	chunkMax = 384 << 10
+	// Weights beyond chunkHuge come from memory: they are read once, and the
+	// input, half of that, comes from the third-level cache again and again.
+	chunkHuge = 2 << 20
 )
 
 // newConvPlan lays a validated shape out for elements of es bytes and
@@ -167,6 +173,9 @@ func newConvPlan(s ConvShape, es, nb int, group4, mustCopy bool) *convPlan {
 	}
 	weights := s.OutC * (s.InC / s.Groups) * s.KH * s.KW * es
 	budget := min(max(weights, chunkMin), chunkMax)
+	if weights > chunkHuge {
+		budget = chunkHuge / 2
+	}
 	p.bufC = Block
 	chans := p.icBlocks * Block
 	if p.via == viaPlanar {
@@ -392,4 +401,39 @@ func (p *convPlan) ocSplit(pieces, threads int) int {
 		return 1
 	}
 	return min(len(p.tiles), max(1, ceilDiv(4*threads, pieces)))
+}
+
+// prefetch is the fetching of the next output tile's weights while the present
+// one is computed. The weights of the last layers of a network come from
+// memory, faster than a core can ask for when they are first needed; spread
+// over the first four passes of a tile over its positions they arrive in time.
+type prefetch struct {
+	base    unsafe.Pointer
+	next    int // byte offset of the next tile's weights, -1 when there is none
+	quarter int // bytes fetched in a pass
+	pass    int
+}
+
+// newPrefetch prepares tile ti, the next of which is fetched if below end.
+func (p *convPlan) newPrefetch(base unsafe.Pointer, ti, end int) prefetch {
+	f := prefetch{base: base, next: -1}
+	if ti+1 < end {
+		last := p.wLen
+		if ti+2 < len(p.tiles) {
+			last = p.tiles[ti+2].w
+		}
+		f.next = p.tiles[ti+1].w * p.es
+		f.quarter = (last*p.es - f.next) / 4 &^ 63
+	}
+	return f
+}
+
+// step returns the pointer and the step of the next pass.
+func (f *prefetch) step() (unsafe.Pointer, int64) {
+	if f.next < 0 || f.pass >= 4 {
+		return f.base, 0
+	}
+	at := f.next + f.pass*f.quarter
+	f.pass++
+	return unsafe.Add(f.base, at), 128
 }

@@ -168,6 +168,7 @@ func (t *convTask) RunPiece(i, worker int) {
 		a.w = unsafe.Pointer(&c.w[tl.w])
 		a.bias = unsafe.Pointer(&c.bias[tl.block*Block])
 		a.nb = int64(tl.nb)
+		pf := p.newPrefetch(unsafe.Pointer(&c.w[0]), ti, tile1)
 		dst0 := (img*p.ocBlocks + tl.block) * outHW * Block
 		for r := r0; r < r1; r += rowStep {
 			rowBase := unsafe.Add(base, 4*(r-rowOff)*s.StrideH*lineLen)
@@ -175,7 +176,7 @@ func (t *convTask) RunPiece(i, worker int) {
 				a.a = rowBase
 				a.b = unsafe.Add(rowBase, 4*s.StrideH*lineLen)
 				a.p = int64(2 * p.ow)
-				t.tile(a, dst0+r*p.ow*Block)
+				t.tile(a, &pf, dst0+r*p.ow*Block)
 				continue
 			}
 			for col, left := c0, c1-c0; left > 0; {
@@ -183,7 +184,7 @@ func (t *convTask) RunPiece(i, worker int) {
 				a.a = unsafe.Add(rowBase, 4*col*s.StrideW*posLen)
 				a.b = unsafe.Add(a.a, secondGroup(n)*a.stride)
 				a.p = int64(n)
-				t.tile(a, dst0+(r*p.ow+col)*Block)
+				t.tile(a, &pf, dst0+(r*p.ow+col)*Block)
 				col, left = col+n, left-n
 			}
 		}
@@ -209,7 +210,8 @@ func splitEven(left, maxN int) int {
 	return ceilDiv(left, ceilDiv(left, maxN))
 }
 
-func (t *convTask) tile(a *tileArgs, dst int) {
+func (t *convTask) tile(a *tileArgs, pf *prefetch, dst int) {
+	a.pf, a.pfStep = pf.step()
 	a.dst = unsafe.Pointer(&t.dst[dst])
 	if t.res != nil {
 		a.res = unsafe.Pointer(&t.res[dst])

@@ -237,7 +237,9 @@ func (t *convI8Task) RunPiece(i, worker int) {
 		c.channel(a, tl.block*Block)
 		a.nb = int64(tl.nb)
 		dst0 := (img*p.ocBlocks + tl.block) * outHW // in positions
+		pf := p.newPrefetch(unsafe.Pointer(&c.w[0]), ti, tile1)
 		emit := func(pos int) {
+			a.pf, a.pfStep = pf.step()
 			if late {
 				a.dst = unsafe.Pointer(&lateBuf[(pos-first)*Block])
 			} else {

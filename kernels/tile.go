@@ -47,6 +47,8 @@ type tileArgs struct {
 	nb      int64          // blocks, 1 or 2
 	rows    int64          // depthwise: output rows of p positions (counted down)
 	srow    int64          // depthwise: bytes between the inputs of two rows
+	pf      unsafe.Pointer // weights of a later tile to fetch meanwhile, or nil
+	pfStep  int64          // bytes fetched for four values of input, 128 or 0
 }
 
 // microF32 is one level's float32 micro-kernel.
@@ -174,6 +176,8 @@ type tileArgsI8 struct {
 	cstride int64          // bytes between positions of corr, 0 usually
 	rows    int64          // as in tileArgs
 	srow    int64
+	pf      unsafe.Pointer
+	pfStep  int64
 }
 
 // microI8 is one level's int8 micro-kernel.

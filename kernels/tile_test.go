@@ -32,6 +32,8 @@ func TestTileOffsets(t *testing.T) {
 		{"i8.p", unsafe.Offsetof(i.p), 112}, {"i8.qzero", unsafe.Offsetof(i.qzero), 208}, {"i8.cstride", unsafe.Offsetof(i.cstride), 224},
 		{"p", unsafe.Offsetof(f.p), 112}, {"rows", unsafe.Offsetof(f.rows), 128}, {"srow", unsafe.Offsetof(f.srow), 136},
 		{"i8.rows", unsafe.Offsetof(i.rows), 232}, {"i8.srow", unsafe.Offsetof(i.srow), 240},
+		{"pf", unsafe.Offsetof(f.pf), 144}, {"pfStep", unsafe.Offsetof(f.pfStep), 152},
+		{"i8.pf", unsafe.Offsetof(i.pf), 248}, {"i8.pfStep", unsafe.Offsetof(i.pfStep), 256},
 		{"tap.n", unsafe.Offsetof(tap{}.n), 8}, {"tap size", unsafe.Sizeof(tap{}), 16},
 	} {
 		if c.got != c.want {

@@ -3,7 +3,7 @@
 #include "textflag.h"
 
 // func tileF32AVX512_1x1(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_1x1(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -17,6 +17,7 @@ TEXT ·tileF32AVX512_1x1(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -29,6 +30,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             152(R15), R14
 	VMOVUPS          (R10), Z28
 	VFMADD231PS.BCST (AX), Z28, Z0
 	VMOVUPS          64(R10), Z28
@@ -121,7 +125,7 @@ masked:
 	RET
 
 // func tileF32AVX512_2x1(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_2x1(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -136,6 +140,7 @@ TEXT ·tileF32AVX512_2x1(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -149,6 +154,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             152(R15), R14
 	VMOVUPS          (R10), Z28
 	VFMADD231PS.BCST (AX), Z28, Z0
 	VFMADD231PS.BCST (CX), Z28, Z1
@@ -262,7 +270,7 @@ masked:
 	RET
 
 // func tileF32AVX512_3x1(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_3x1(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -278,6 +286,7 @@ TEXT ·tileF32AVX512_3x1(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -291,6 +300,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             152(R15), R14
 	VMOVUPS          (R10), Z28
 	VFMADD231PS.BCST (AX), Z28, Z0
 	VFMADD231PS.BCST (AX)(SI*1), Z28, Z1
@@ -423,7 +435,7 @@ masked:
 	RET
 
 // func tileF32AVX512_4x1(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_4x1(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -440,6 +452,7 @@ TEXT ·tileF32AVX512_4x1(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -453,6 +466,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             152(R15), R14
 	VMOVUPS          (R10), Z28
 	VFMADD231PS.BCST (AX), Z28, Z0
 	VFMADD231PS.BCST (AX)(SI*1), Z28, Z1
@@ -604,7 +620,7 @@ masked:
 	RET
 
 // func tileF32AVX512_5x1(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_5x1(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -622,6 +638,7 @@ TEXT ·tileF32AVX512_5x1(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -635,6 +652,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             152(R15), R14
 	VMOVUPS          (R10), Z28
 	VFMADD231PS.BCST (AX), Z28, Z0
 	VFMADD231PS.BCST (AX)(SI*1), Z28, Z1
@@ -805,7 +825,7 @@ masked:
 	RET
 
 // func tileF32AVX512_6x1(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_6x1(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -824,6 +844,7 @@ TEXT ·tileF32AVX512_6x1(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -837,6 +858,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             152(R15), R14
 	VMOVUPS          (R10), Z28
 	VFMADD231PS.BCST (AX), Z28, Z0
 	VFMADD231PS.BCST (AX)(SI*1), Z28, Z1
@@ -1026,7 +1050,7 @@ masked:
 	RET
 
 // func tileF32AVX512_7x1(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_7x1(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -1046,6 +1070,7 @@ TEXT ·tileF32AVX512_7x1(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -1059,6 +1084,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             152(R15), R14
 	VMOVUPS          (R10), Z28
 	VFMADD231PS.BCST (AX), Z28, Z0
 	VFMADD231PS.BCST (AX)(SI*1), Z28, Z1
@@ -1267,7 +1295,7 @@ masked:
 	RET
 
 // func tileF32AVX512_8x1(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_8x1(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -1288,6 +1316,7 @@ TEXT ·tileF32AVX512_8x1(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -1301,6 +1330,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             152(R15), R14
 	VMOVUPS          (R10), Z28
 	VFMADD231PS.BCST (AX), Z28, Z0
 	VFMADD231PS.BCST (AX)(SI*1), Z28, Z1
@@ -1528,7 +1560,7 @@ masked:
 	RET
 
 // func tileF32AVX512_9x1(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_9x1(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -1550,6 +1582,7 @@ TEXT ·tileF32AVX512_9x1(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -1564,6 +1597,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             152(R15), R14
 	VMOVUPS          (R10), Z28
 	VFMADD231PS.BCST (AX), Z28, Z0
 	VFMADD231PS.BCST (AX)(SI*1), Z28, Z1
@@ -1812,7 +1848,7 @@ masked:
 	RET
 
 // func tileF32AVX512_10x1(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_10x1(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -1835,6 +1871,7 @@ TEXT ·tileF32AVX512_10x1(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -1850,6 +1887,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             152(R15), R14
 	VMOVUPS          (R10), Z28
 	VFMADD231PS.BCST (AX), Z28, Z0
 	VFMADD231PS.BCST (AX)(SI*1), Z28, Z1
@@ -2119,7 +2159,7 @@ masked:
 	RET
 
 // func tileF32AVX512_11x1(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_11x1(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -2143,6 +2183,7 @@ TEXT ·tileF32AVX512_11x1(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -2158,6 +2199,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             152(R15), R14
 	VMOVUPS          (R10), Z28
 	VFMADD231PS.BCST (AX), Z28, Z0
 	VFMADD231PS.BCST (AX)(SI*1), Z28, Z1
@@ -2446,7 +2490,7 @@ masked:
 	RET
 
 // func tileF32AVX512_12x1(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_12x1(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -2471,6 +2515,7 @@ TEXT ·tileF32AVX512_12x1(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -2486,6 +2531,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             152(R15), R14
 	VMOVUPS          (R10), Z28
 	VFMADD231PS.BCST (AX), Z28, Z0
 	VFMADD231PS.BCST (AX)(SI*1), Z28, Z1
@@ -2793,7 +2841,7 @@ masked:
 	RET
 
 // func tileF32AVX512_13x1(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_13x1(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -2819,6 +2867,7 @@ TEXT ·tileF32AVX512_13x1(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -2834,6 +2883,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             152(R15), R14
 	VMOVUPS          (R10), Z28
 	VFMADD231PS.BCST (AX), Z28, Z0
 	VFMADD231PS.BCST (AX)(SI*1), Z28, Z1
@@ -3160,7 +3212,7 @@ masked:
 	RET
 
 // func tileF32AVX512_14x1(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_14x1(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -3187,6 +3239,7 @@ TEXT ·tileF32AVX512_14x1(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -3202,6 +3255,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             152(R15), R14
 	VMOVUPS          (R10), Z28
 	VFMADD231PS.BCST (AX), Z28, Z0
 	VFMADD231PS.BCST (AX)(SI*1), Z28, Z1
@@ -3547,7 +3603,7 @@ masked:
 	RET
 
 // func tileF32AVX512_1x2(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_1x2(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -3562,6 +3618,7 @@ TEXT ·tileF32AVX512_1x2(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -3574,6 +3631,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         152(R15), R14
 	VMOVUPS      (R10), Z28
 	VMOVUPS      64(R10), Z29
 	VBROADCASTSS (AX), Z30
@@ -3699,7 +3759,7 @@ masked:
 	RET
 
 // func tileF32AVX512_2x2(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_2x2(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -3716,6 +3776,7 @@ TEXT ·tileF32AVX512_2x2(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -3729,6 +3790,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         152(R15), R14
 	VMOVUPS      (R10), Z28
 	VMOVUPS      64(R10), Z29
 	VBROADCASTSS (AX), Z30
@@ -3899,7 +3963,7 @@ masked:
 	RET
 
 // func tileF32AVX512_3x2(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_3x2(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -3918,6 +3982,7 @@ TEXT ·tileF32AVX512_3x2(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -3931,6 +3996,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         152(R15), R14
 	VMOVUPS      (R10), Z28
 	VMOVUPS      64(R10), Z29
 	VBROADCASTSS (AX), Z30
@@ -4144,7 +4212,7 @@ masked:
 	RET
 
 // func tileF32AVX512_4x2(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_4x2(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -4165,6 +4233,7 @@ TEXT ·tileF32AVX512_4x2(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -4178,6 +4247,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         152(R15), R14
 	VMOVUPS      (R10), Z28
 	VMOVUPS      64(R10), Z29
 	VBROADCASTSS (AX), Z30
@@ -4434,7 +4506,7 @@ masked:
 	RET
 
 // func tileF32AVX512_5x2(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_5x2(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -4457,6 +4529,7 @@ TEXT ·tileF32AVX512_5x2(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -4470,6 +4543,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         152(R15), R14
 	VMOVUPS      (R10), Z28
 	VMOVUPS      64(R10), Z29
 	VBROADCASTSS (AX), Z30
@@ -4769,7 +4845,7 @@ masked:
 	RET
 
 // func tileF32AVX512_6x2(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_6x2(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -4794,6 +4870,7 @@ TEXT ·tileF32AVX512_6x2(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -4807,6 +4884,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         152(R15), R14
 	VMOVUPS      (R10), Z28
 	VMOVUPS      64(R10), Z29
 	VBROADCASTSS (AX), Z30
@@ -5149,7 +5229,7 @@ masked:
 	RET
 
 // func tileF32AVX512_7x2(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_7x2(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -5176,6 +5256,7 @@ TEXT ·tileF32AVX512_7x2(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -5189,6 +5270,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         152(R15), R14
 	VMOVUPS      (R10), Z28
 	VMOVUPS      64(R10), Z29
 	VBROADCASTSS (AX), Z30
@@ -5574,7 +5658,7 @@ masked:
 	RET
 
 // func tileF32AVX512_8x2(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_8x2(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -5603,6 +5687,7 @@ TEXT ·tileF32AVX512_8x2(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -5616,6 +5701,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         152(R15), R14
 	VMOVUPS      (R10), Z28
 	VMOVUPS      64(R10), Z29
 	VBROADCASTSS (AX), Z30
@@ -6044,7 +6132,7 @@ masked:
 	RET
 
 // func tileF32AVX512_9x2(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_9x2(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -6075,6 +6163,7 @@ TEXT ·tileF32AVX512_9x2(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -6089,6 +6178,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         152(R15), R14
 	VMOVUPS      (R10), Z28
 	VMOVUPS      64(R10), Z29
 	VBROADCASTSS (AX), Z30
@@ -6562,7 +6654,7 @@ masked:
 	RET
 
 // func tileF32AVX512_10x2(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_10x2(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -6595,6 +6687,7 @@ TEXT ·tileF32AVX512_10x2(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -6610,6 +6703,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         152(R15), R14
 	VMOVUPS      (R10), Z28
 	VMOVUPS      64(R10), Z29
 	VBROADCASTSS (AX), Z30
@@ -7128,7 +7224,7 @@ masked:
 	RET
 
 // func tileF32AVX512_11x2(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_11x2(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -7163,6 +7259,7 @@ TEXT ·tileF32AVX512_11x2(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -7178,6 +7275,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         152(R15), R14
 	VMOVUPS      (R10), Z28
 	VMOVUPS      64(R10), Z29
 	VBROADCASTSS (AX), Z30
@@ -7739,7 +7839,7 @@ masked:
 	RET
 
 // func tileF32AVX512_12x2(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_12x2(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -7776,6 +7876,7 @@ TEXT ·tileF32AVX512_12x2(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -7791,6 +7892,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         152(R15), R14
 	VMOVUPS      (R10), Z28
 	VMOVUPS      64(R10), Z29
 	VBROADCASTSS (AX), Z30
@@ -8395,7 +8499,7 @@ masked:
 	RET
 
 // func tileF32AVX512_13x2(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_13x2(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -8434,6 +8538,7 @@ TEXT ·tileF32AVX512_13x2(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -8449,6 +8554,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         152(R15), R14
 	VMOVUPS      (R10), Z28
 	VMOVUPS      64(R10), Z29
 	VBROADCASTSS (AX), Z30
@@ -9096,7 +9204,7 @@ masked:
 	RET
 
 // func tileF32AVX512_14x2(t *tileArgs)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·tileF32AVX512_14x2(SB), NOSPLIT, $0-8
 	MOVQ    t+0(FP), R15
 	MOVQ    80(R15), R10
@@ -9137,6 +9245,7 @@ TEXT ·tileF32AVX512_14x2(SB), NOSPLIT, $0-8
 	SHLQ    $0x04, R12
 	ADDQ    R11, R12
 	MOVQ    40(R15), R10
+	MOVQ    144(R15), R14
 	CMPQ    R11, R12
 	JAE     done
 
@@ -9152,6 +9261,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         152(R15), R14
 	VMOVUPS      (R10), Z28
 	VMOVUPS      64(R10), Z29
 	VBROADCASTSS (AX), Z30

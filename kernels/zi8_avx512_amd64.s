@@ -3,7 +3,7 @@
 #include "textflag.h"
 
 // func tileI8VNNI512_1x1(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_1x1(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -18,6 +18,7 @@ TEXT ·tileI8VNNI512_1x1(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -30,6 +31,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VPBROADCASTD (AX), Z30
 	VPDPBUSD     Z28, Z30, Z0
@@ -188,7 +192,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_2x1(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_2x1(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -205,6 +209,7 @@ TEXT ·tileI8VNNI512_2x1(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -218,6 +223,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VPBROADCASTD (AX), Z30
 	VPDPBUSD     Z28, Z30, Z0
@@ -428,7 +436,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_3x1(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_3x1(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -447,6 +455,7 @@ TEXT ·tileI8VNNI512_3x1(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -460,6 +469,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VPBROADCASTD (AX), Z30
 	VPDPBUSD     Z28, Z30, Z0
@@ -720,7 +732,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_4x1(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_4x1(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -741,6 +753,7 @@ TEXT ·tileI8VNNI512_4x1(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -754,6 +767,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VPBROADCASTD (AX), Z30
 	VPDPBUSD     Z28, Z30, Z0
@@ -1064,7 +1080,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_5x1(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_5x1(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -1087,6 +1103,7 @@ TEXT ·tileI8VNNI512_5x1(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -1100,6 +1117,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VPBROADCASTD (AX), Z30
 	VPDPBUSD     Z28, Z30, Z0
@@ -1460,7 +1480,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_6x1(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_6x1(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -1485,6 +1505,7 @@ TEXT ·tileI8VNNI512_6x1(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -1498,6 +1519,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VPBROADCASTD (AX), Z30
 	VPDPBUSD     Z28, Z30, Z0
@@ -1908,7 +1932,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_7x1(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_7x1(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -1935,6 +1959,7 @@ TEXT ·tileI8VNNI512_7x1(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -1948,6 +1973,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VPBROADCASTD (AX), Z30
 	VPDPBUSD     Z28, Z30, Z0
@@ -2408,7 +2436,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_8x1(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_8x1(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -2437,6 +2465,7 @@ TEXT ·tileI8VNNI512_8x1(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -2450,6 +2479,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VPBROADCASTD (AX), Z30
 	VPDPBUSD     Z28, Z30, Z0
@@ -2960,7 +2992,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_9x1(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_9x1(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -2991,6 +3023,7 @@ TEXT ·tileI8VNNI512_9x1(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -3005,6 +3038,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VPBROADCASTD (AX), Z30
 	VPDPBUSD     Z28, Z30, Z0
@@ -3567,7 +3603,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_10x1(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_10x1(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -3600,6 +3636,7 @@ TEXT ·tileI8VNNI512_10x1(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -3615,6 +3652,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VPBROADCASTD (AX), Z30
 	VPDPBUSD     Z28, Z30, Z0
@@ -4229,7 +4269,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_11x1(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_11x1(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -4264,6 +4304,7 @@ TEXT ·tileI8VNNI512_11x1(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -4279,6 +4320,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VPBROADCASTD (AX), Z30
 	VPDPBUSD     Z28, Z30, Z0
@@ -4943,7 +4987,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_12x1(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_12x1(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -4980,6 +5024,7 @@ TEXT ·tileI8VNNI512_12x1(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -4995,6 +5040,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VPBROADCASTD (AX), Z30
 	VPDPBUSD     Z28, Z30, Z0
@@ -5709,7 +5757,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_13x1(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_13x1(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -5748,6 +5796,7 @@ TEXT ·tileI8VNNI512_13x1(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -5763,6 +5812,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VPBROADCASTD (AX), Z30
 	VPDPBUSD     Z28, Z30, Z0
@@ -6527,7 +6579,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_14x1(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_14x1(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -6568,6 +6620,7 @@ TEXT ·tileI8VNNI512_14x1(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -6583,6 +6636,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VPBROADCASTD (AX), Z30
 	VPDPBUSD     Z28, Z30, Z0
@@ -7397,7 +7453,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_1x2(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_1x2(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -7413,6 +7469,7 @@ TEXT ·tileI8VNNI512_1x2(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -7425,6 +7482,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VMOVDQU32    64(R10), Z29
 	VPBROADCASTD (AX), Z30
@@ -7641,7 +7701,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_2x2(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_2x2(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -7660,6 +7720,7 @@ TEXT ·tileI8VNNI512_2x2(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -7673,6 +7734,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VMOVDQU32    64(R10), Z29
 	VPBROADCASTD (AX), Z30
@@ -7986,7 +8050,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_3x2(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_3x2(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -8008,6 +8072,7 @@ TEXT ·tileI8VNNI512_3x2(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -8021,6 +8086,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VMOVDQU32    64(R10), Z29
 	VPBROADCASTD (AX), Z30
@@ -8429,7 +8497,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_4x2(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_4x2(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -8454,6 +8522,7 @@ TEXT ·tileI8VNNI512_4x2(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -8467,6 +8536,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VMOVDQU32    64(R10), Z29
 	VPBROADCASTD (AX), Z30
@@ -8970,7 +9042,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_5x2(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_5x2(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -8998,6 +9070,7 @@ TEXT ·tileI8VNNI512_5x2(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -9011,6 +9084,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VMOVDQU32    64(R10), Z29
 	VPBROADCASTD (AX), Z30
@@ -9609,7 +9685,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_6x2(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_6x2(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -9640,6 +9716,7 @@ TEXT ·tileI8VNNI512_6x2(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -9653,6 +9730,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VMOVDQU32    64(R10), Z29
 	VPBROADCASTD (AX), Z30
@@ -10346,7 +10426,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_7x2(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_7x2(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -10380,6 +10460,7 @@ TEXT ·tileI8VNNI512_7x2(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -10393,6 +10474,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VMOVDQU32    64(R10), Z29
 	VPBROADCASTD (AX), Z30
@@ -11181,7 +11265,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_8x2(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_8x2(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -11218,6 +11302,7 @@ TEXT ·tileI8VNNI512_8x2(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -11231,6 +11316,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VMOVDQU32    64(R10), Z29
 	VPBROADCASTD (AX), Z30
@@ -12114,7 +12202,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_9x2(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_9x2(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -12154,6 +12242,7 @@ TEXT ·tileI8VNNI512_9x2(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -12168,6 +12257,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VMOVDQU32    64(R10), Z29
 	VPBROADCASTD (AX), Z30
@@ -13148,7 +13240,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_10x2(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_10x2(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -13191,6 +13283,7 @@ TEXT ·tileI8VNNI512_10x2(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -13206,6 +13299,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VMOVDQU32    64(R10), Z29
 	VPBROADCASTD (AX), Z30
@@ -14283,7 +14379,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_11x2(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_11x2(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -14329,6 +14425,7 @@ TEXT ·tileI8VNNI512_11x2(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -14344,6 +14441,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VMOVDQU32    64(R10), Z29
 	VPBROADCASTD (AX), Z30
@@ -15516,7 +15616,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_12x2(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_12x2(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -15565,6 +15665,7 @@ TEXT ·tileI8VNNI512_12x2(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -15580,6 +15681,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VMOVDQU32    64(R10), Z29
 	VPBROADCASTD (AX), Z30
@@ -16847,7 +16951,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_13x2(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_13x2(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -16899,6 +17003,7 @@ TEXT ·tileI8VNNI512_13x2(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -16914,6 +17019,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VMOVDQU32    64(R10), Z29
 	VPBROADCASTD (AX), Z30
@@ -18276,7 +18384,7 @@ masked:
 	RET
 
 // func tileI8VNNI512_14x2(t *tileArgsI8)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_14x2(SB), NOSPLIT, $0-8
 	MOVQ      t+0(FP), R15
 	MOVQ      80(R15), R10
@@ -18331,6 +18439,7 @@ TEXT ·tileI8VNNI512_14x2(SB), NOSPLIT, $0-8
 	SHLQ      $0x04, R12
 	ADDQ      R11, R12
 	MOVQ      40(R15), R10
+	MOVQ      248(R15), R14
 	CMPQ      R11, R12
 	JAE       done
 
@@ -18346,6 +18455,9 @@ tap:
 	JLT  tail
 
 body:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         256(R15), R14
 	VMOVDQU32    (R10), Z28
 	VMOVDQU32    64(R10), Z29
 	VPBROADCASTD (AX), Z30

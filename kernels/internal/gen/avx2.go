@@ -55,7 +55,7 @@ func (a *asm) tileF32AVX2(p int) {
 			a.VMOVAPS(pair(0)[h], pair(i)[h])
 		}
 	}
-	a.tapLoop(p, 4, 64, func(u int) {
+	a.tapLoop(p, 4, 64, 0, func(u int) {
 		for h := 0; h < 2; h++ {
 			a.VMOVUPS(mem(rW, 64*u+32*h), w[h])
 		}
@@ -325,7 +325,7 @@ func (a *asm) tileI8AVXVNNI(p int) {
 			a.ADDQ(rS, rW)
 		}
 	}
-	a.tapLoop(p, 4, 64, func(u int) {
+	a.tapLoop(p, 4, 64, 0, func(u int) {
 		a.VMOVDQU(mem(rW, 64*u), reg.Y12)
 		a.VMOVDQU(mem(rW, 64*u+32), reg.Y13)
 		for i := 0; i < p; i++ {
@@ -346,7 +346,7 @@ func (a *asm) tileI8AVX2(p int) {
 	for i := 0; i < 4*p; i++ {
 		a.VPXOR(yregs[i], yregs[i], yregs[i])
 	}
-	a.tapLoop(p, 2, 64, func(u int) {
+	a.tapLoop(p, 2, 64, 0, func(u int) {
 		for i := 0; i < p; i++ {
 			a.VMOVD(position(i, p, 4*u), xregs[8+i])
 			a.VPMOVZXBW(xregs[8+i], xregs[8+i])

@@ -26,6 +26,7 @@ const (
 	offHi      = 92
 	offRound   = 96
 	offLanes   = 104
+	offPF      = 144
 )
 
 var (
@@ -42,6 +43,7 @@ var (
 	rW, rTap, rEnd     = reg.R10, reg.R11, reg.R12
 	rN                 = reg.R13
 	rT                 = reg.R15
+	rPF                = reg.R14
 )
 
 // position returns the operand of position i of p, disp bytes on.
@@ -68,8 +70,9 @@ func position(i, p, disp int) Mem {
 }
 
 // tapLoop emits the walk over the taps; steps emits the body for u input
-// values from the current pointers, each wBytes of weights and xBytes of input.
-func (a *asm) tapLoop(p, unroll, wBytes int, step func(u int)) {
+// values from the current pointers, each with wBytes of weights. pf is the offset
+// of the prefetch pointer in the arguments, 0 for none.
+func (a *asm) tapLoop(p, unroll, wBytes, pf int, step func(u int)) {
 	p1 := (p + 1) / 2
 	a.MOVQ(mem(rT, offA), rBaseA)
 	a.MOVQ(mem(rT, offB), rBaseB)
@@ -80,6 +83,9 @@ func (a *asm) tapLoop(p, unroll, wBytes int, step func(u int)) {
 	a.SHLQ(Imm(4), rEnd)
 	a.ADDQ(rTap, rEnd)
 	a.MOVQ(mem(rT, offW), rW)
+	if pf > 0 {
+		a.MOVQ(mem(rT, pf), rPF)
+	}
 	a.CMPQ(rTap, rEnd)
 	a.JAE(LabelRef("done"))
 	a.Label("tap")
@@ -112,6 +118,12 @@ func (a *asm) tapLoop(p, unroll, wBytes int, step func(u int)) {
 	a.SUBQ(imm(unroll), rN)
 	a.JLT(LabelRef("tail"))
 	a.Label("body")
+	if pf > 0 {
+		// Two lines of the next tile's weights, into the second-level cache.
+		a.PREFETCHT1(mem(rPF, 0))
+		a.PREFETCHT1(mem(rPF, 64))
+		a.ADDQ(mem(rT, pf+8), rPF)
+	}
 	for u := 0; u < unroll; u++ {
 		step(u)
 	}
@@ -191,7 +203,7 @@ func (a *asm) tileF32AVX512(p, nb int) {
 			a.VMOVAPS(acc(0, b), acc(i, b))
 		}
 	}
-	a.tapLoop(p, 4, 64*nb, func(u int) {
+	a.tapLoop(p, 4, 64*nb, offPF, func(u int) {
 		for b := 0; b < nb; b++ {
 			a.VMOVUPS(mem(rW, 64*(u*nb+b)), w[b])
 		}

@@ -26,6 +26,7 @@ const (
 	offQInv    = 204
 	offQLo     = 212
 	offQHi     = 216
+	offPF8     = 248
 )
 
 // genI8AVX512 writes the int8 tiles for AVX-512 VNNI: the shape of the float
@@ -54,7 +55,7 @@ func (a *asm) tileI8AVX512(p, nb int) {
 			a.ADDQ(rS, rW)
 		}
 	}
-	a.tapLoop(p, 4, 64*nb, func(u int) {
+	a.tapLoop(p, 4, 64*nb, offPF8, func(u int) {
 		for b := 0; b < nb; b++ {
 			a.VMOVDQU32(mem(rW, 64*(u*nb+b)), w[b])
 		}
