@@ -118,7 +118,7 @@ func (p *prog) check(t *testing.T) {
 	}
 	p.compare(t, g, "read")
 	for _, n := range g.Nodes {
-		if !Writable(n.Op) {
+		if !Writable(n.Op) || g.Validate(true) != nil {
 			return
 		}
 	}

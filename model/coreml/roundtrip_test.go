@@ -171,6 +171,9 @@ func roundTrip(t *testing.T, p string) {
 	if n, err := coreml.Size(g1, o); err != nil || n != treeBytes(a) {
 		t.Errorf("Size gives %d (%v), the package has %d bytes", n, err, treeBytes(a))
 	}
+	if !strings.HasPrefix(p, "testdata") {
+		return // equal graphs compute the same
+	}
 	in := map[string]*model.Tensor{}
 	if io := readIO(t, p); io != nil {
 		for _, x := range io.Inputs {

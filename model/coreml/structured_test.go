@@ -12,7 +12,7 @@ import (
 // hang or ask for much memory.
 func TestDamagedPrograms(t *testing.T) {
 	specs, weights := shipped(t)
-	rounds := 400
+	rounds := 250
 	if testing.Short() {
 		rounds = 40
 	}

@@ -82,6 +82,16 @@ func (f *feature) encode() []byte {
 		m = appendVarint(m, 1, uint64(f.image.width))
 		m = appendVarint(m, 2, uint64(f.image.height))
 		m = appendVarint(m, 3, uint64(f.image.color))
+		if f.image.enumerated != nil {
+			var e []byte
+			for _, s := range f.image.enumerated {
+				e = appendMsg(e, 1, appendVarint(appendVarint(nil, 1, uint64(s[0])), 2, uint64(s[1])))
+			}
+			m = appendMsg(m, 21, e)
+		}
+		if f.image.ranges != nil {
+			m = appendMsg(m, 31, appendMsg(appendMsg(nil, 1, encodeRange(f.image.ranges[0])), 2, encodeRange(f.image.ranges[1])))
+		}
 		t = appendMsg(t, 4, m)
 	case featureArray:
 		t = appendMsg(t, 5, f.array.encode())
@@ -101,15 +111,39 @@ func (f *feature) encode() []byte {
 }
 
 func (a *arrayType) encode() []byte {
-	var b []byte
-	if len(a.shape) > 0 {
-		var s []byte
-		for _, d := range a.shape {
-			s = protowire.AppendVarint(s, uint64(d))
+	b := appendInts(nil, a.shape)
+	b = appendVarint(b, 2, uint64(a.dtype))
+	if a.enumerated != nil {
+		var e []byte
+		for _, s := range a.enumerated {
+			e = appendMsg(e, 1, appendInts(nil, s))
 		}
-		b = appendMsg(b, 1, s)
+		b = appendMsg(b, 21, e)
 	}
-	return appendVarint(b, 2, uint64(a.dtype))
+	if a.ranges != nil {
+		var e []byte
+		for _, r := range a.ranges {
+			e = appendMsg(e, 1, encodeRange(r))
+		}
+		b = appendMsg(b, 31, e)
+	}
+	return b
+}
+
+// appendInts appends a packed repeated integer field 1.
+func appendInts(b []byte, v []int) []byte {
+	if len(v) == 0 {
+		return b
+	}
+	var s []byte
+	for _, d := range v {
+		s = protowire.AppendVarint(s, uint64(d))
+	}
+	return appendMsg(b, 1, s)
+}
+
+func encodeRange(r [2]int) []byte {
+	return appendVarint(appendVarint(nil, 1, uint64(r[0])), 2, uint64(r[1]))
 }
 
 func (p *program) encode() []byte {
