@@ -16,8 +16,8 @@ import (
 // gets the same computation in the form that suits it best:
 //
 //   - an ONNX file under fp32 or "stored" is given as it is;
-//   - a scheme with 8-bit activations is written as QDQ, floats typed fp32, with
-//     the scales that Triune runs with;
+//   - a scheme with 8-bit activations is written as QDQ with uint8 activations,
+//     floats typed fp32: ONNX Runtime fuses that into integer operators;
 //   - any other model is written in fp32 without passes (half precision and
 //     compressed weights make no peer faster).
 func peerFile(name, scheme string) (path string, done func(), err error) {
@@ -41,6 +41,9 @@ func peerFile(name, scheme string) (path string, done func(), err error) {
 				return "", done, err
 			}
 			s.Float = model.Float32
+			a := *s.Activations
+			a.DType, a.Asymmetric = model.UInt8, true // what fuses best elsewhere
+			s.Activations = &a
 			if g, _, err = quant.Apply(f.Graph, s, quant.Options{Ranges: runtime.Ranges(f.Graph, 0)}); err != nil {
 				return "", done, err
 			}
