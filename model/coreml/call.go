@@ -431,8 +431,7 @@ func (c *call) bindConst(name string, k *model.Const) {
 	c.im.define(name, &entry{v: &model.Value{Name: name, DType: k.DType, Shape: k.Shape, Const: k}})
 }
 
-// nextAbove returns the least float32 above x: x >= a is x > nextAbove of the
-// value below a.
+// nextBelow returns the greatest float32 below a: x >= a is x > nextBelow(a).
 func nextBelow(a float64) float64 {
 	return float64(math.Nextafter32(float32(a), float32(math.Inf(-1))))
 }

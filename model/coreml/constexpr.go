@@ -176,9 +176,8 @@ func (c *call) affine(codes, scale, offset *model.Const) *model.Const {
 		offset = dropZero(offset)
 	}
 	a := &model.Affine{Codes: codes, Scale: scale, Zero: offset}
-	if _, err := a.Block(); err != nil {
-		try(err)
-	}
+	_, err := a.Block()
+	try(err)
 	return &model.Const{DType: scale.DType, Shape: codes.Shape, Storage: a}
 }
 

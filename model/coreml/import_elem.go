@@ -58,7 +58,7 @@ func init() {
 	}, "clip")
 	handle(func(c *call) {
 		x := c.in("x")
-		d, err := milDType(c.str("dtype", ""))
+		d, err := model.ParseDType(c.str("dtype", ""))
 		try(err)
 		c.result("Cast", model.Attrs{"to": d.String()}, x)
 	}, "cast")
@@ -119,12 +119,8 @@ func init() {
 		c.result("Softmax", model.Attrs{"axis": axis(c.int("axis", -1), rank(x))}, x)
 	}, "softmax")
 
-	handle(func(c *call) {
-		c.quantizer("QuantizeLinear", "input", model.Invalid)
-	}, "quantize")
-	handle(func(c *call) {
-		c.quantizer("DequantizeLinear", "input", model.Invalid)
-	}, "dequantize")
+	handle(func(c *call) { c.quantizer("QuantizeLinear") }, "quantize")
+	handle(func(c *call) { c.quantizer("DequantizeLinear") }, "dequantize")
 }
 
 var unaryOps = map[string]model.Op{
@@ -140,26 +136,17 @@ var binaryOps = map[string]model.Op{
 	"logical_and": "And", "logical_or": "Or", "logical_xor": "Xor",
 }
 
-// plus adds an epsilon to x, unless it vanishes in x's type.
+// plus adds an epsilon to x, unless it is nothing in x's type: zero after
+// rounding, or below the least normal number, as log's default of 1e-45 is.
 func (c *call) plus(x *model.Value, eps float64) *model.Value {
-	if eps == 0 || float32(eps) < 1e-30 {
-		return x
-	}
 	e := c.scalar("epsilon", x.DType, eps)
-	if t, err := e.Const.Value(); err == nil && t.At(0) == 0 {
-		// Below fp16's least number: keep it for who computes wider.
-		e = c.scalar("epsilon", model.Float32, eps)
-		e.Const.DType = x.DType
-		e.DType = x.DType
-		if x.DType == model.Float16 {
-			return x
-		}
+	t, err := e.Const.Value()
+	try(err)
+	if v := math.Abs(t.At(0)); v == 0 || v < 0x1p-126 {
+		return x
 	}
 	return c.mid("Add", nil, x, e)
 }
-
-// milDType reads the element type names of MIL's cast.
-func milDType(s string) (model.DType, error) { return model.ParseDType(s) }
 
 // perChannel shapes a vector so that it broadcasts along an axis.
 func (c *call) perChannel(v *model.Value, rank, ax int) *model.Value {
@@ -181,15 +168,14 @@ func (c *call) perChannel(v *model.Value, rank, ax int) *model.Value {
 
 // quantizer translates quantize and dequantize. The zero point, which MIL
 // leaves out when it is zero, is made explicit: it carries the type.
-func (c *call) quantizer(op model.Op, key string, _ model.DType) {
-	x, scale := c.in(key), c.in("scale")
+func (c *call) quantizer(op model.Op) {
+	x, scale := c.in("input"), c.in("scale")
 	q := x.DType
 	attrs := model.Attrs{}
 	if op == "QuantizeLinear" {
 		var err error
-		if q, err = milDType(c.str("output_dtype", "")); err != nil {
-			try(err)
-		}
+		q, err = model.ParseDType(c.str("output_dtype", ""))
+		try(err)
 	}
 	if q != model.Int8 && q != model.UInt8 {
 		failf("codes of type %s (want int8 or uint8)", q)
