@@ -184,10 +184,12 @@ type Layer struct {
 
 // Explanation says why a plan is what it is.
 type Explanation struct {
-	Model, Device, Policy string  `json:"-"`
-	Summary               string  `json:"summary"`
-	LatencyMS             float64 `json:"latency_ms"`
-	EnergyMJ              float64 `json:"energy_mj"`
+	Model     string  `json:"model"`
+	Device    string  `json:"device"`
+	Policy    string  `json:"policy"`
+	Summary   string  `json:"summary"`
+	LatencyMS float64 `json:"latency_ms"`
+	EnergyMJ  float64 `json:"energy_mj"`
 	// RunnerUp is the best plan that differs in at least one layer, judged by
 	// the same objective.
 	RunnerUp *Alternative `json:"runner_up,omitempty"`

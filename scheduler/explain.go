@@ -232,6 +232,9 @@ func (e *Explainer) Explain(pattern string) (*result.Explanation, error) {
 	for _, i := range pos {
 		x.Layers = append(x.Layers, e.Layer(i))
 	}
+	if e.net.Graph != nil {
+		x.Model = e.net.Graph.Name
+	}
 	return x, nil
 }
 

@@ -58,7 +58,8 @@ type overlapper struct {
 	ready  [NumUnits][]int32
 	order  []int32 // layers by start
 	tried  int
-	preds  []int32 // per layer, number of distinct producing edges
+	preds  []int32           // per layer, number of distinct producing edges
+	credit [NumUnits]float64 // of the weight streams at the start
 
 	latency, energy float64
 	saved           float64
@@ -140,6 +141,7 @@ func (v *overlapper) evaluate(assign []units.Kind) {
 	var lanes [NumUnits]lane
 	for u := range lanes {
 		lanes[u].layer = -1
+		lanes[u].stream.CreditMS = v.credit[u]
 		for w := range lanes[u].met {
 			lanes[u].met[w] = -1
 		}
@@ -492,13 +494,16 @@ func (p *Problem) branches(cuts []int) [][]int {
 //   - its work, divided among the units in the best proportion, and likewise
 //     the time of its weights;
 //   - the time that the DRAM takes for its weights;
+//   - where it has few layers, the least over all divisions of its layers of
+//     the busiest unit's work, transfers included (divide.go);
 //   - and if every layer of it shares the cut layers' unit, the sum, and what
 //     its weights make it wait; if one does not, the longest way through that
 //     one.
 func (p *Problem) boundOverlap(cuts []int) float64 {
 	best := math.Inf(1)
+	div := newDivider(p)
 	for _, set := range sets {
-		if b := p.boundSet(cuts, set); b < best {
+		if b := p.boundSet(cuts, set, div); b < best {
 			best = b
 		}
 	}
@@ -521,7 +526,7 @@ func addLabel(ls []boundLabel, x boundLabel) []boundLabel {
 	return append(ls, x)
 }
 
-func (p *Problem) boundSet(cuts []int, set uint8) float64 {
+func (p *Problem) boundSet(cuts []int, set uint8, div *divider) float64 {
 	n := len(p.Layers)
 	floor := p.HandlingMS
 	for k := range NumUnits {
@@ -534,7 +539,7 @@ func (p *Problem) boundSet(cuts []int, set uint8) float64 {
 			return math.Inf(1)
 		}
 	}
-	b := &blockBounder{p: p, set: set, head: make([][NumUnits]float64, n), tail: make([][NumUnits]float64, n), bandwidth: p.DRAMGBs * 1e6}
+	b := &blockBounder{p: p, set: set, head: make([][NumUnits]float64, n), tail: make([][NumUnits]float64, n), bandwidth: p.DRAMGBs * 1e6, divider: div}
 	for k := range NumUnits {
 		if set>>k&1 != 0 && b.bandwidth > 0 {
 			b.bandwidth = max(b.bandwidth, p.Units[k].StreamBytesMS)
@@ -555,6 +560,10 @@ func (p *Problem) boundSet(cuts []int, set uint8) float64 {
 					continue
 				}
 				several := b.block(prev, c, from, to)
+				divided := 0.0
+				if c-prev > 2 && !math.IsInf(several, 1) {
+					divided = div.block(b, prev, c, from, to)
+				}
 				for _, l := range state[from] {
 					// All on one unit: the sum, and the wait for weights that
 					// neither the credit nor the block's own work hides.
@@ -576,7 +585,7 @@ func (p *Problem) boundSet(cuts []int, set uint8) float64 {
 					if from < NumUnits {
 						ahead = min(ahead, p.Units[from].CapMS)
 					}
-					x := boundLabel{time: l.time + max(several, b.stream-ahead)}
+					x := boundLabel{time: l.time + max(several, b.stream-ahead, divided-ahead)}
 					if b.dram > 0 {
 						fetched := 0.0
 						if from < NumUnits {
@@ -621,6 +630,8 @@ type blockBounder struct {
 	stream                   float64 // the weights' time, in the best proportion
 	dram                     float64 // the least bytes of weights; 0 if the bandwidth is unknown
 	bandwidth                float64 // bytes a ms: what the DRAM gives all units together
+	shares                   [NumUnits]float64
+	divider                  *divider
 }
 
 func (b *blockBounder) cost(i, u int) float64 {
@@ -776,6 +787,7 @@ func (b *blockBounder) block(a, z, p, q int) float64 {
 // begins with no credit.
 func (b *blockBounder) work(a, z int, weights bool) float64 {
 	pr := b.p
+	found := -1.0
 	value := func(w [NumUnits]float64) float64 {
 		t := 0.0
 		for i := a + 1; i < z; i++ {
@@ -791,6 +803,9 @@ func (b *blockBounder) work(a, z int, weights bool) float64 {
 				}
 			}
 			t += best
+		}
+		if !weights && t > found {
+			found, b.shares = t, w
 		}
 		return t
 	}
@@ -942,6 +957,14 @@ func (s *Solver) overlap(p *Problem, o *Options, plan *Plan) {
 		consider(a, name)
 	}
 	consider(plan.Units, "the serial plan's units")
+	for _, credit := range []bool{false, true} {
+		a, tried := p.byBlocks(cuts, credit)
+		info.Tried += tried
+		if a != nil && consider(a, "block by block") {
+			copy(assign, a)
+			improve(assign, "block by block, improved")
+		}
+	}
 	copy(assign, plan.Units)
 	improve(assign, "branches moved off the serial plan")
 	for k := range units.Kind(NumUnits) {
@@ -963,7 +986,7 @@ func (s *Solver) overlap(p *Problem, o *Options, plan *Plan) {
 		consider(assign, name)
 		improve(assign, name+", improved")
 	}
-	info.Tried = v.tried
+	info.Tried += v.tried
 	if bestAssign == nil {
 		p.finish(plan)
 		return

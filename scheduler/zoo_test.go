@@ -247,6 +247,36 @@ func TestThroughputOfZoo(t *testing.T) {
 	}
 }
 
+// TestOverlapWithoutNE places networks with branches on units that are nearly
+// equal, where overlap pays.
+func TestOverlapWithoutNE(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	gained := 0
+	for _, name := range []string{"googlenet", "inception_v3", "distilbert", "squeezenet1_1", "mobilevit_v2"} {
+		net := network(t, name)
+		for _, d := range []string{"a14", "m4"} {
+			plan, err := scheduler.Solve(net, dev(t, d), scheduler.Options{Mask: units.CPUAndGPU, Overlap: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := plan.Overlap
+			gap := o.GapPct(plan.LatencyMS)
+			t.Logf("%-13s %-4s serial %7.3f ms, overlapped %7.3f, bound %7.3f, gap %4.1f %%, %s", name, d, o.SerialMS, plan.LatencyMS, o.BoundMS, gap, o.Strategy)
+			if gap > 15 {
+				t.Errorf("%s on %s: overlap gap %.1f %%", name, d, gap)
+			}
+			if plan.LatencyMS < o.SerialMS*0.99 {
+				gained++
+			}
+		}
+	}
+	if gained == 0 {
+		t.Error("overlap gains nowhere")
+	}
+}
+
 func TestExplain(t *testing.T) {
 	net, m := network(t, "mobilenet_v2"), dev(t, "a16")
 	o := scheduler.Options{Forbid: []scheduler.Pin{{Pattern: "pool", Unit: units.NE}}}
