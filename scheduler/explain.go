@@ -134,6 +134,10 @@ func (e *Explainer) Reason(pos int) string {
 	saves := e.alone(pos, u) - e.alone(pos, best)
 	moves := ms - e.ms + saves
 	switch {
+	case e.plan.Policy == Throughput && ms < e.ms:
+		return join(why, "; ", fmt.Sprintf("one request alone would be %.3g ms faster with it on the %s, but a stream gains from sharing the work", e.ms-ms, best))
+	case e.plan.Overlap != nil && ms < e.ms:
+		return join(why, "; ", fmt.Sprintf("run in turn it would be %.3g ms faster on the %s, but here it runs beside other branches", e.ms-ms, best))
 	case ms >= e.ms:
 		return join(why, "; ", fmt.Sprintf("moving it to the %s costs %.3g ms of switches and conversions and saves %.3g ms", best, moves, saves))
 	case mj > e.mj:
