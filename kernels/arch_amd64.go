@@ -3,12 +3,13 @@ package kernels
 import "golang.org/x/sys/cpu"
 
 var avx512vnniLevel = level{
-	name: "avx512vnni",
-	vec:  vecZ,
-	f32:  microF32{maxP: 14, nb: 2, run: tileF32AVX512},
-	i8:   microI8{maxP: 14, nb: 2, run: func(t *tileArgsI8) { tileI8VNNI512Table[t.nb-1][t.p-1](t) }},
-	dw:   byStride(dwF32AVX512s1, dwF32AVX512s2, dwF32Go),
-	dwI8: microDWI8{maxP: 16, bytes: true, run: byStride8(dwI8VNNI512s1, dwI8VNNI512s2, dwI8Go)},
+	name:   "avx512vnni",
+	vec:    vecZ,
+	f32:    microF32{maxP: 14, nb: 2, run: tileF32AVX512},
+	i8:     microI8{maxP: 14, nb: 2, run: func(t *tileArgsI8) { tileI8VNNI512Table[t.nb-1][t.p-1](t) }},
+	dw:     byStride(dwF32AVX512s1, dwF32AVX512s2, dwF32Go),
+	dwEdge: dwEdgeAVX512,
+	dwI8:   microDWI8{maxP: 16, bytes: true, run: byStride8(dwI8VNNI512s1, dwI8VNNI512s2, dwI8Go)},
 
 	maxF32: byStride(maxF32AVX512s1, maxF32AVX512s2, maxF32Go),
 	max8:   max8AVX512,
@@ -19,12 +20,13 @@ var avx512vnniLevel = level{
 
 // avx512Level is AVX-512 without VNNI: bytes go through the AVX2 kernels.
 var avx512Level = level{
-	name: "avx512",
-	vec:  vecZ,
-	f32:  microF32{maxP: 14, nb: 2, run: tileF32AVX512},
-	i8:   microI8{maxP: 2, nb: 1, run: func(t *tileArgsI8) { tileI8AVX2Table[0][t.p-1](t) }},
-	dw:   byStride(dwF32AVX512s1, dwF32AVX512s2, dwF32Go),
-	dwI8: microDWI8{maxP: 16, run: byStride8(dwI8AVX2s1, dwI8AVX2s2, dwI8Go)},
+	name:   "avx512",
+	vec:    vecZ,
+	f32:    microF32{maxP: 14, nb: 2, run: tileF32AVX512},
+	i8:     microI8{maxP: 2, nb: 1, run: func(t *tileArgsI8) { tileI8AVX2Table[0][t.p-1](t) }},
+	dw:     byStride(dwF32AVX512s1, dwF32AVX512s2, dwF32Go),
+	dwEdge: dwEdgeAVX512,
+	dwI8:   microDWI8{maxP: 16, run: byStride8(dwI8AVX2s1, dwI8AVX2s2, dwI8Go)},
 
 	maxF32: byStride(maxF32AVX512s1, maxF32AVX512s2, maxF32Go),
 	max8:   max8AVX512,
@@ -61,6 +63,13 @@ var avx2Level = level{
 
 	peakF32: peakF32AVX2, peakF32Ops: 12 * 8 * 2,
 	peakI8: peakI8AVX2, peakI8Ops: 5 * 16 * 2,
+}
+
+func dwEdgeAVX512(width, strideW int) func(*tileArgs) {
+	if strideW > 2 || width > len(dwEdgeAVX512Table[0]) {
+		return nil
+	}
+	return dwEdgeAVX512Table[strideW-1][width-1]
 }
 
 func tileF32AVX512(t *tileArgs) { tileF32AVX512Table[t.nb-1][t.p-1](t) }

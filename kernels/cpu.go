@@ -10,6 +10,8 @@ type level struct {
 	i8   microI8
 	dw   microDW
 	dwI8 microDWI8
+	// Depthwise rows read in place, by tile width; nil if there is none.
+	dwEdge func(width, strideW int) func(*tileArgs)
 	// Maximum over the windows of rows of one block.
 	maxF32 microDW
 	max8   func(t *tileArgsI8, strideW int, signed bool)

@@ -133,8 +133,9 @@ func load[T float32 | uint8](g *dwGeom, buf, plane []T, y, first int, pad T, fli
 // channels for each kernel position: [C/16][KH*KW][16].
 type depthwiseF32 struct {
 	dwGeom
-	w  []float32
-	mk microDW
+	edge *dwEdge // reads the source in place, nil where it cannot
+	w    []float32
+	mk   microDW
 }
 
 // microDW is one level's float32 depthwise micro-kernel. It computes rows of
@@ -147,6 +148,7 @@ func newDepthwiseF32(s ConvShape, weights []float32) *depthwiseF32 {
 	k := s.KH * s.KW
 	d := &depthwiseF32{mk: cur.dw}
 	d.dwGeom = newDWGeom(s, 4, false, Block)
+	d.edge = newDWEdge(&d.dwGeom)
 	n := ceilDiv(s.InC, Block) * k * Block
 	d.w = make([]float32, n, n+wSlack)
 	for c := 0; c < s.InC; c++ {
@@ -181,7 +183,11 @@ func (t *dwTask) RunPiece(i, worker int) {
 	src := t.src[plane*s.InH*s.InW*Block:][:s.InH*s.InW*Block]
 	base := unsafe.Pointer(&src[0])
 	var buf []float32
-	if !d.direct {
+	edge := d.edge
+	if t.res != nil {
+		edge = nil // tiles that overlap would add an aliased residual twice
+	}
+	if !d.direct && edge == nil {
 		buf = w.f32(d.bufLen)
 		base = unsafe.Pointer(&buf[0])
 		if w.copied != 0 { // the padding is the same for every plane
@@ -198,6 +204,10 @@ func (t *dwTask) RunPiece(i, worker int) {
 	y0, y1 := chunk*d.chunkOH, min((chunk+1)*d.chunkOH, d.oh)
 	out := plane * d.oh * d.ow * Block
 	a.p = int64(d.ow)
+	if edge != nil {
+		edge.rows(a, base, unsafe.Pointer(&t.dst[out]), y0, y1)
+		y0 = y1
+	}
 	a.srow = int64(4 * s.StrideH * d.line)
 	step := 1
 	if !d.ring {
@@ -223,7 +233,7 @@ func (t *dwTask) RunPiece(i, worker int) {
 	}
 	a.clear()
 	if c.act.Kind != ActNone || c.rnd != RoundNone {
-		finish(t.dst[out+y0*d.ow*Block:out+y1*d.ow*Block], c.act, c.rnd)
+		finish(t.dst[out+chunk*d.chunkOH*d.ow*Block:out+y1*d.ow*Block], c.act, c.rnd)
 	}
 }
 
@@ -243,5 +253,112 @@ func dwF32Go(t *tileArgs, strideW int) {
 			}
 			t.store(&s, r*t.p+p, 0, Block)
 		}
+	}
+}
+
+// dwEdge is the walk of a depthwise convolution over its source in place. Taps
+// outside the image are left out: those above and below by the range of kernel
+// rows, those beside it by masks, of which the tables hold one for the first
+// and one for the last position of a tile. So at most one position at each end
+// of a row may lack a tap.
+type dwEdge struct {
+	g    *dwGeom
+	run  func(*tileArgs)
+	tabs [4][]tap // inner, first, last, only tile of a row
+}
+
+// newDWEdge returns the walk, or nil where the geometry or the level has none.
+func newDWEdge(g *dwGeom) *dwEdge {
+	if cur.dwEdge == nil {
+		return nil
+	}
+	s := &g.s
+	// The tile width that computes the fewest positions twice; a remainder of
+	// one position would put the edge into a tile that is not the last.
+	width, cost := 0, 0
+	for w := 4; w <= 28; w++ {
+		if w > g.ow || w != g.ow && g.ow%w == 1 || cur.dwEdge(w, s.StrideW) == nil {
+			continue
+		}
+		// Tiles of fewer than 8 positions do not fill the multipliers.
+		if c := ceilDiv(g.ow, w) * max(w, 8); width == 0 || c <= cost {
+			width, cost = w, c
+		}
+	}
+	if width == 0 {
+		return nil
+	}
+	e := &dwEdge{g: g, run: cur.dwEdge(width, s.StrideW)}
+	for kw := 0; kw < s.KW; kw++ {
+		for x := 0; x < g.ow; x++ {
+			ix := x*s.StrideW - s.PadLeft + kw*s.DilW
+			if ix < 0 && x > 0 || ix >= s.InW && x < g.ow-1 {
+				return nil
+			}
+		}
+	}
+	for y := 0; y < g.oh; y++ {
+		if k0, k1 := e.kernelRows(y); k0 >= k1 {
+			return nil
+		}
+	}
+	const all = 0xffff
+	for i := range e.tabs {
+		for kh := 0; kh < s.KH; kh++ {
+			for kw := 0; kw < s.KW; kw++ {
+				first, last := int64(all), int64(all)
+				if i&1 != 0 && kw*s.DilW < s.PadLeft {
+					first = 0
+				}
+				if i&2 != 0 && (g.ow-1)*s.StrideW-s.PadLeft+kw*s.DilW >= s.InW {
+					last = 0
+				}
+				off := 4 * Block * (kh*s.DilH*s.InW + kw*s.DilW - s.PadLeft)
+				e.tabs[i] = append(e.tabs[i], tap{int64(off), first | last<<16})
+			}
+		}
+	}
+	return e
+}
+
+// kernelRows returns the kernel rows [k0, k1) that are inside the image for
+// output row y.
+func (e *dwEdge) kernelRows(y int) (k0, k1 int) {
+	s := &e.g.s
+	top := y*s.StrideH - s.PadTop
+	if top < 0 {
+		k0 = ceilDiv(-top, s.DilH)
+	}
+	k1 = min(s.KH, ceilDiv(max(0, s.InH-top), s.DilH))
+	return k0, k1
+}
+
+// rows computes output rows [y0, y1) of one plane; a holds everything but the
+// walk.
+func (e *dwEdge) rows(a *tileArgs, src, dst unsafe.Pointer, y0, y1 int) {
+	s := &e.g.s
+	w := a.w
+	a.srow = int64(4 * Block * s.StrideH * s.InW)
+	for y := y0; y < y1; {
+		k0, k1 := e.kernelRows(y)
+		n := 1
+		for y+n < y1 {
+			if a, b := e.kernelRows(y + n); a != k0 || b != k1 {
+				break
+			}
+			n++
+		}
+		// The taps start at kernel row k0, which the base takes into account: the
+		// base itself stays inside the source.
+		for i := range a.tabs {
+			a.tabs[i] = &e.tabs[i][0]
+		}
+		a.a = unsafe.Add(src, 4*Block*(y*s.StrideH-s.PadTop+k0*s.DilH)*s.InW)
+		a.ntaps = int64((k1 - k0) * s.KW)
+		a.w = unsafe.Add(w, 4*Block*k0*s.KW)
+		a.rows = int64(n)
+		a.dst = unsafe.Add(dst, 4*Block*y*e.g.ow)
+		e.run(a)
+		y += n
 	}
 }

@@ -49,6 +49,7 @@ type tileArgs struct {
 	srow    int64          // depthwise: bytes between the inputs of two rows
 	pf      unsafe.Pointer // weights of a later tile to fetch meanwhile, or nil
 	pfStep  int64          // bytes fetched for four values of input, 128 or 0
+	tabs    [4]*tap        // depthwise in place: taps of inner, first, last, only tiles
 }
 
 // microF32 is one level's float32 micro-kernel.

@@ -34,6 +34,7 @@ func TestTileOffsets(t *testing.T) {
 		{"i8.rows", unsafe.Offsetof(i.rows), 232}, {"i8.srow", unsafe.Offsetof(i.srow), 240},
 		{"pf", unsafe.Offsetof(f.pf), 144}, {"pfStep", unsafe.Offsetof(f.pfStep), 152},
 		{"i8.pf", unsafe.Offsetof(i.pf), 248}, {"i8.pfStep", unsafe.Offsetof(i.pfStep), 256},
+		{"tabs", unsafe.Offsetof(f.tabs), 160},
 		{"tap.n", unsafe.Offsetof(tap{}.n), 8}, {"tap size", unsafe.Sizeof(tap{}), 16},
 	} {
 		if c.got != c.want {

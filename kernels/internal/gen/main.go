@@ -85,6 +85,7 @@ func main() {
 		{"zf32_avx512_amd64", genF32AVX512},
 		{"zi8_avx512_amd64", genI8AVX512},
 		{"zdw_avx512_amd64", genDWAVX512},
+		{"zdwedge_avx512_amd64", genDWEdgeAVX512},
 		{"zdwi8_avx512_amd64", genDWI8AVX512},
 		{"zvec_avx512_amd64", genVecAVX512},
 		{"zpool_avx512_amd64", genPoolAVX512},
