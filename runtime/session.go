@@ -209,6 +209,17 @@ func (s *Session) Plan() *scheduler.Plan {
 	return s.plan
 }
 
+// LiveBytes returns what the activations take during each layer, in the order
+// of the prediction's layers; nil after Close.
+func (s *Session) LiveBytes() []int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	return scheduler.LiveBytes(s.compiled.Net, s.machine, s.plan)
+}
+
 // Load decodes and packs the weights, which the first run does otherwise.
 func (s *Session) Load() error {
 	_, err := s.program()

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/triune-sim/triune/compile"
+	"github.com/triune-sim/triune/report"
 	"github.com/triune-sim/triune/result"
 	"github.com/triune-sim/triune/result/timeline"
 	"github.com/triune-sim/triune/runtime"
@@ -20,6 +21,7 @@ func (a *app) predictCommand() *cobra.Command {
 	var layers, asJSON, gantt bool
 	var explain string
 	var width int
+	var docs reportFlags
 	c := &cobra.Command{
 		Use:   "predict MODEL",
 		Short: "Place a model on a device and predict what it costs",
@@ -28,6 +30,9 @@ func (a *app) predictCommand() *cobra.Command {
   triune predict net.mlpackage -c stored --explain softmax`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := docs.check(asJSON); err != nil {
+				return err
+			}
 			sessions, err := a.open(cmd.Context(), args[0], &t)
 			if err != nil {
 				return err
@@ -47,11 +52,16 @@ func (a *app) predictCommand() *cobra.Command {
 					ex.Reasons(preds[i])
 				}
 			}
+			if err := docs.write(sessions, preds, &t, args[0]); err != nil {
+				return err
+			}
 			switch {
 			case asJSON && len(preds) == 1:
 				return writeJSON(a.stdout, preds[0])
 			case asJSON:
 				return writeJSON(a.stdout, preds)
+			case docs.md:
+				return report.Markdown(a.stdout, preds)
 			case len(preds) == 1:
 				printPrediction(a.stdout, preds[0], layers)
 				if gantt {
@@ -65,6 +75,7 @@ func (a *app) predictCommand() *cobra.Command {
 		},
 	}
 	t.register(c, "fp16")
+	docs.register(c)
 	c.Flags().BoolVar(&layers, "layers", false, "list every layer")
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
 	c.Flags().BoolVar(&gantt, "gantt", false, "draw the timeline as text")

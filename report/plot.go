@@ -1,0 +1,123 @@
+package report
+
+import (
+	"fmt"
+	"image/color"
+	"path/filepath"
+	"strings"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+
+	"github.com/triune-sim/triune/result"
+)
+
+// plotColours are those of the pages in light mode.
+var plotColours = map[string]color.RGBA{
+	"CPU": {0xc9, 0x6f, 0x16, 0xff}, "GPU": {0x1f, 0x8a, 0x5b, 0xff}, "NE": {0x36, 0x67, 0xc9, 0xff},
+}
+
+// Roofline makes the roofline of a prediction as a gonum plot.
+func Roofline(p *result.Prediction, roofs []Roof) (*plot.Plot, error) {
+	pts := rooflinePoints(p)
+	if len(pts) == 0 {
+		return nil, fmt.Errorf("report: no layer of %s multiplies: there is no roofline", p.Model)
+	}
+	pl := plot.New()
+	pl.Title.Text = fmt.Sprintf("%s %s on %s", p.Model, p.Scheme, p.Device)
+	pl.X.Label.Text, pl.Y.Label.Text = "FLOP per byte", "GFLOP/s"
+	pl.X.Scale, pl.Y.Scale = plot.LogScale{}, plot.LogScale{}
+	pl.X.Tick.Marker, pl.Y.Tick.Marker = plot.LogTicks{Prec: -1}, plot.LogTicks{Prec: -1}
+	lo, hi := pts[0].x, pts[0].x
+	for _, u := range unitOrder {
+		var xy plotter.XYs
+		for _, q := range pts {
+			lo, hi = min(lo, q.x), max(hi, q.x)
+			if q.l.Unit == u {
+				xy = append(xy, plotter.XY{X: q.x, Y: q.y})
+			}
+		}
+		if xy == nil {
+			continue
+		}
+		s, err := plotter.NewScatter(xy)
+		if err != nil {
+			return nil, fmt.Errorf("report: %w", err)
+		}
+		s.Color, s.Shape, s.Radius = plotColours[u], draw.CircleGlyph{}, vg.Points(3)
+		pl.Add(s)
+		pl.Legend.Add(u, s)
+	}
+	for _, r := range roofs {
+		if !(r.TFLOPS > 0 && r.GBs > 0) {
+			continue
+		}
+		peak := r.TFLOPS * 1e3
+		xy := plotter.XYs{{X: lo, Y: min(peak, lo*r.GBs)}}
+		if k := peak / r.GBs; k > lo && k < hi {
+			xy = append(xy, plotter.XY{X: k, Y: peak})
+		}
+		xy = append(xy, plotter.XY{X: hi, Y: min(peak, hi*r.GBs)})
+		l, err := plotter.NewLine(xy)
+		if err != nil {
+			return nil, fmt.Errorf("report: %w", err)
+		}
+		l.Color = plotColours[r.Unit]
+		pl.Add(l)
+	}
+	pl.Legend.Top, pl.Legend.Left = true, true
+	pl.Add(plotter.NewGrid())
+	return pl, nil
+}
+
+// Series is a named set of points of a plot.
+type Series struct {
+	Name string
+	X, Y []float64
+	Line bool
+}
+
+// Plot makes a plot of series, for studies: fronts, ranges.
+func Plot(title, x, y string, series []Series) (*plot.Plot, error) {
+	pl := plot.New()
+	pl.Title.Text, pl.X.Label.Text, pl.Y.Label.Text = title, x, y
+	pl.Add(plotter.NewGrid())
+	colours := []color.RGBA{plotColours["NE"], plotColours["CPU"], plotColours["GPU"], {0xb1, 0x3a, 0x6b, 0xff}, {0x7a, 0x5b, 0xb5, 0xff}, {0x5c, 0x66, 0x75, 0xff}}
+	for i, s := range series {
+		if len(s.X) != len(s.Y) {
+			return nil, fmt.Errorf("report: series %q has %d and %d coordinates", s.Name, len(s.X), len(s.Y))
+		}
+		xy := make(plotter.XYs, len(s.X))
+		for k := range xy {
+			xy[k] = plotter.XY{X: s.X[k], Y: s.Y[k]}
+		}
+		l, p, err := plotter.NewLinePoints(xy)
+		if err != nil {
+			return nil, fmt.Errorf("report: series %q: %w", s.Name, err)
+		}
+		l.Color, p.Color, p.Shape, p.Radius = colours[i%len(colours)], colours[i%len(colours)], draw.CircleGlyph{}, vg.Points(3)
+		if s.Line {
+			pl.Add(l, p)
+		} else {
+			pl.Add(p)
+		}
+		pl.Legend.Add(s.Name, p)
+	}
+	pl.Legend.Top = true
+	return pl, nil
+}
+
+// SavePlot writes a plot of 20 by 12 cm to a file that ends in .svg or .png.
+func SavePlot(pl *plot.Plot, name string) error {
+	switch ext := strings.ToLower(filepath.Ext(name)); ext {
+	case ".svg", ".png":
+	default:
+		return fmt.Errorf("report: %s: a plot is .svg or .png", name)
+	}
+	if err := pl.Save(20*vg.Centimeter, 12*vg.Centimeter, name); err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	return nil
+}
