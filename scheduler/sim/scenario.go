@@ -101,6 +101,12 @@ type ArrivalSpec struct {
 	Requests   int64   `yaml:"requests"` // ends the arrivals after so many
 }
 
+// keysText lists the keys, for the error about an unknown one.
+const keysText = "a scenario has name, device, policy, duration_s, seed, drain, timeline, model_switch_ms, thermal, models; " +
+	"a model has name, model, scheme, units, plan, arrival, priority, deadline_ms, max_in_flight, drop_late; " +
+	"an arrival has periodic_ms, jitter_ms, phase_ms, poisson_hz, closed, think_ms, trace, requests; " +
+	"thermal has resistance_c_per_w, tau_s, start_c, full_c, min_rate, step_ms; model_switch_ms has cpu, gpu, ne"
+
 // ReadScenario reads a scenario file.
 func ReadScenario(path string) (*Scenario, error) {
 	data, err := os.ReadFile(path)
@@ -131,7 +137,11 @@ func ReadScenario(path string) (*Scenario, error) {
 func ParseScenario(data []byte) (*Scenario, error) {
 	s := &Scenario{}
 	if err := yaml.UnmarshalWithOptions(data, s, yaml.Strict()); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("sim: scenario: %s", strings.TrimSpace(yaml.FormatError(err, false, true)))
+		text := strings.TrimSpace(yaml.FormatError(err, false, false))
+		if strings.Contains(text, "unknown field") {
+			text += " (" + keysText + ")"
+		}
+		return nil, fmt.Errorf("sim: scenario: %s", text)
 	}
 	if s.Policy == "" {
 		s.Policy = FIFO

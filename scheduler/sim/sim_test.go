@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -307,6 +308,29 @@ func TestScenario(t *testing.T) {
 	}
 }
 
+// TestKeysText checks that the error about unknown keys names every key.
+func TestKeysText(t *testing.T) {
+	var walk func(ty reflect.Type)
+	walk = func(ty reflect.Type) {
+		for ty.Kind() == reflect.Pointer || ty.Kind() == reflect.Slice {
+			ty = ty.Elem()
+		}
+		if ty.Kind() != reflect.Struct {
+			return
+		}
+		for i := range ty.NumField() {
+			f := ty.Field(i)
+			if key := f.Tag.Get("yaml"); key != "" {
+				if !strings.Contains(keysText, " "+key) {
+					t.Errorf("key %s of %s is not listed", key, ty)
+				}
+				walk(f.Type)
+			}
+		}
+	}
+	walk(reflect.TypeFor[Scenario]())
+}
+
 func TestScenarioErrors(t *testing.T) {
 	for _, c := range []struct{ edit, with, want string }{
 		{"seed: 3", "sede: 3", "sede"},
@@ -331,7 +355,7 @@ func TestScenarioErrors(t *testing.T) {
 		if err == nil {
 			_, err = s.Config(fakePlacer)
 		}
-		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(), "sim: ") {
+		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(), "sim: ") || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%q: error %v, want one with %q", c.with, err, c.want)
 		}
 	}
