@@ -148,3 +148,24 @@ func BenchmarkPack(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkActivate measures activations over 8192 values, 64 KB in and out.
+func BenchmarkActivate(b *testing.B) {
+	ctx := NewCtx(nil)
+	x := randF32(rand.New(rand.NewPCG(1, 1)), flatGrain/2)
+	y := make([]float32, len(x))
+	for _, a := range []struct {
+		name string
+		act  Activation
+	}{{"relu", Relu()}, {"hardswish", Act(ActHardSwish)}, {"sigmoid", Act(ActSigmoid)}, {"silu", Act(ActSilu)}, {"tanh", Act(ActTanh)}, {"gelu", Act(ActGelu)}} {
+		b.Run(a.name, func(b *testing.B) {
+			best := time.Hour
+			for i := 0; i < b.N; i++ {
+				t := time.Now()
+				Activate(ctx, a.act, y, x)
+				best = min(best, time.Since(t))
+			}
+			b.ReportMetric(float64(best.Nanoseconds())/float64(len(x)/Block), "ns/vector-best")
+		})
+	}
+}
