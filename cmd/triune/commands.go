@@ -14,5 +14,6 @@ func (a *app) commands() []*cobra.Command {
 		a.compressCommand(),
 		a.convertCommand(),
 		a.simulateCommand(),
+		a.calibrateCommand(),
 	}
 }

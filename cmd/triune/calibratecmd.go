@@ -1,0 +1,169 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/triune-sim/triune/calibrate"
+	"github.com/triune-sim/triune/device"
+	"github.com/triune-sim/triune/units"
+)
+
+func (a *app) calibrateCommand() *cobra.Command {
+	var chips []string
+	var evaluations int
+	var folds, asJSON bool
+	c := &cobra.Command{
+		Use:   "calibrate DATA.csv",
+		Short: "Fit the free figures of the catalogue to measured latencies",
+		Long: `Fit the free figures of the catalogue to measured latencies, inside their plausible
+ranges and with a robust loss. DATA.csv has a header line naming the columns device,
+chip, os, model, input, precision, compute_units, latency_ms, source and note.
+Prints every fitted figure and the residual of every row; with --leave-out also the
+errors on networks and chips that a fit has not seen.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if evaluations < 1 {
+				return usagef("--evaluations %d: want 1 or more", evaluations)
+			}
+			f, err := os.Open(args[0])
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			rows, err := calibrate.ReadCSV(f)
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			cat, err := device.Builtin()
+			if err != nil {
+				return err
+			}
+			set, err := calibrate.NewSet(rows, cat, calibrate.LoadZoo)
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			for _, s := range set.Skipped {
+				a.log.Warn("row skipped: " + s)
+			}
+			if len(chips) > 0 {
+				known := map[string]bool{}
+				for _, c := range cat.Chips() {
+					known[c] = true
+				}
+				want := map[string]bool{}
+				for _, c := range chips {
+					if !known[c] {
+						return usagef("unknown chip %q (want one of %s)", c, strings.Join(cat.Chips(), ", "))
+					}
+					want[c] = true
+				}
+				set = set.Only(func(x *calibrate.Sample) bool { return want[x.Chip] })
+			}
+			if len(set.Samples) == 0 {
+				return fmt.Errorf("%s: no row can be used", args[0])
+			}
+			o := calibrate.Options{Evaluations: evaluations}
+			plan := calibrate.DefaultPlan()
+			fit, err := set.Fit(cmd.Context(), plan, o)
+			if err != nil {
+				return err
+			}
+			res, err := set.Residuals(fit.Devices)
+			if err != nil {
+				return err
+			}
+			type leftOut struct {
+				By      string
+				Summary calibrate.Summary
+			}
+			var left []leftOut
+			if folds {
+				for _, k := range []struct {
+					name string
+					key  func(*calibrate.Sample) string
+				}{{"network", calibrate.ByNetwork}, {"chip", calibrate.ByChip}} {
+					fs, err := set.LeaveOut(cmd.Context(), plan, o, k.key)
+					if err != nil {
+						return err
+					}
+					left = append(left, leftOut{k.name, calibrate.Summarise(calibrate.All(fs))})
+				}
+			}
+			if asJSON {
+				type row struct {
+					Device      string  `json:"device"`
+					Network     string  `json:"network"`
+					Precision   string  `json:"precision"`
+					Units       string  `json:"compute_units"`
+					MeasuredMS  float64 `json:"measured_ms"`
+					PredictedMS float64 `json:"predicted_ms"`
+					ErrorPct    float64 `json:"error_pct"`
+				}
+				var rs []row
+				for _, r := range res {
+					rs = append(rs, row{r.Sample.DeviceName, r.Sample.Network, r.Sample.Precision, r.Sample.Mask.String(), r.Sample.LatencyMS, r.PredictedMS, r.ErrorPct})
+				}
+				sums := map[string]any{"all": summaryJSON(calibrate.Summarise(res))}
+				for _, l := range left {
+					sums["left_out_"+l.By] = summaryJSON(l.Summary)
+				}
+				return writeJSON(a.stdout, map[string]any{"figures": fit.Values, "residuals": rs, "errors": sums})
+			}
+			w := a.stdout
+			t := newTable("figure", ">value", ">before", "range", "")
+			for _, v := range fit.Values {
+				mark := ""
+				if v.AtBound {
+					mark = "at the end of its range"
+				}
+				t.add(v.String(), sig(v.Value, 4), sig(v.Before, 4), fmt.Sprintf("%s to %s", sig(v.Low, 3), sig(v.High, 3)), mark)
+			}
+			t.write(w)
+			fmt.Fprintln(w)
+			printResiduals(a, res)
+			fmt.Fprintf(w, "\n%s\n", summaryText(calibrate.Summarise(res)))
+			for _, l := range left {
+				fmt.Fprintf(w, "leaving each %s out: %s\n", l.By, summaryText(l.Summary))
+			}
+			return nil
+		},
+	}
+	c.Flags().StringSliceVar(&chips, "chip", nil, "use the rows of these chips only")
+	c.Flags().IntVar(&evaluations, "evaluations", 6000, "evaluations of the loss per start and block")
+	c.Flags().BoolVar(&folds, "leave-out", false, "refit without each network and each chip and print the errors on them")
+	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
+	return c
+}
+
+func printResiduals(a *app, res []calibrate.Residual) {
+	t := newTable("device", "network", "precision", "units", ">measured ms", ">predicted ms", ">error %")
+	for _, r := range res {
+		t.add(r.Sample.DeviceName, r.Sample.Network, r.Sample.Precision, r.Sample.Mask.String(), sig(r.Sample.LatencyMS, 4), sig(r.PredictedMS, 4), fmt.Sprintf("%+.1f", r.ErrorPct))
+	}
+	t.write(a.stdout)
+}
+
+// summaryJSON leaves out the units without a row, whose median is no number.
+func summaryJSON(s calibrate.Summary) map[string]any {
+	by := map[string]float64{}
+	for u, v := range s.PerUnit {
+		if v == v {
+			by[units.Kind(u).String()] = v
+		}
+	}
+	return map[string]any{"rows": s.Rows, "median_pct": s.MedianPct, "mean_pct": s.MeanPct, "p90_pct": s.P90Pct, "worst_pct": s.WorstPct, "median_pct_by_unit": by}
+}
+
+func summaryText(s calibrate.Summary) string {
+	text := fmt.Sprintf("%d rows: median absolute error %.1f %%, mean %.1f %%, 90th percentile %.1f %%, worst %.1f %%", s.Rows, s.MedianPct, s.MeanPct, s.P90Pct, s.WorstPct)
+	for u, v := range s.PerUnit {
+		if v == v {
+			text += fmt.Sprintf("; %s %.1f %%", units.Kind(u), v)
+		}
+	}
+	return text
+}
