@@ -402,31 +402,47 @@ func (e *emitter) fill() {
 	e.op("fill", param{"shape", []int(v.Shape)}, param{"value", val})
 }
 
-// recurrent writes a one-directional LSTM, GRU or RNN: weights without the
-// direction axis and with gates in MIL's order.
+// recurrent writes an LSTM, GRU or RNN: weights without the direction axis and
+// with gates in MIL's order.
 func (e *emitter) recurrent(typ string, order []int) {
 	a := e.n.Attrs
 	h, gates := a.Int("hidden_size", 0), len(order)
 	dir := a.String("direction", "forward")
 	s, d := e.shape(0), e.dtype(0)
-	if dir == "bidirectional" || a.Int("layout", 0) != 0 || a.Int("input_forget", 0) != 0 || a.Float("clip", 0) != 0 || e.has(4) || h < 1 || len(s) != 3 {
-		failf("%s, hidden size %d, with sequence lengths, clip, layout or coupled gates (only plain one-directional ones)", dir, h)
+	if a.Int("layout", 0) != 0 || a.Int("input_forget", 0) != 0 || a.Float("clip", 0) != 0 || e.has(4) || h < 1 || len(s) != 3 {
+		failf("%s, hidden size %d, with sequence lengths, clip, layout or coupled gates (only plain ones)", dir, h)
 	}
-	matrix := func(i int) ref {
+	dirs := 1
+	if dir == "bidirectional" {
+		if typ != "lstm" {
+			failf("a bidirectional %s (Core ML's is one-directional)", typ)
+		}
+		dirs = 2
+	}
+	matrix := func(i, way int) ref {
 		w := e.n.In(i)
 		if w.Const == nil || len(w.Shape) != 3 {
 			failf("weights that are not constant")
 		}
-		return e.x.constantAs(w, gateRows(unlead(w.Const), order, h))
+		if dirs == 1 {
+			return e.x.constantAs(w, gateRows(unlead(w.Const), order, h))
+		}
+		v := &model.Value{Name: w.Name + []string{"", "_back"}[way]}
+		return e.x.constantAs(v, gateRows(half(w.Const, way), order, h))
 	}
 	state := func(i int) ref {
 		if !e.has(i) {
-			return ref(e.x.static(e.base()+"_zero", model.NewTensor(d, s[1], h)))
+			return ref(e.x.static(e.base()+"_zero", model.NewTensor(d, s[1], dirs*h)))
 		}
-		if v := e.x.direct[e.n.In(i)]; v != nil {
-			return e.x.ref(v)
+		v := e.n.In(i)
+		if dirs == 2 { // [2, batch, H] to [batch, 2H]
+			t := e.mid("transpose", d, model.Shape{s[1], 2, h}, param{"x", e.x.ref(v)}, param{"perm", []int{1, 0, 2}})
+			return e.mid("reshape", d, model.Shape{s[1], 2 * h}, param{"x", t}, param{"shape", []int{s[1], 2 * h}})
 		}
-		if v := e.n.In(i); v.Const != nil {
+		if u := e.x.direct[v]; u != nil {
+			return e.x.ref(u)
+		}
+		if v.Const != nil {
 			return e.x.constantAs(v, unlead(v.Const))
 		}
 		return e.mid("squeeze", d, model.Shape{s[1], h}, param{"x", e.in(i)}, param{"axes", []int{0}})
@@ -442,7 +458,10 @@ func (e *emitter) recurrent(typ string, order []int) {
 	case "rnn":
 		keys = keys[1:]
 	}
-	p = append(p, param{"weight_ih", matrix(1)}, param{"weight_hh", matrix(2)}, param{"direction", dir}, param{"output_sequence", true})
+	p = append(p, param{"weight_ih", matrix(1, 0)}, param{"weight_hh", matrix(2, 0)}, param{"direction", dir}, param{"output_sequence", true})
+	if dirs == 2 {
+		p = append(p, param{"weight_ih_back", matrix(1, 1)}, param{"weight_hh_back", matrix(2, 1)})
+	}
 	after := typ == "gru" && a.Int("linear_before_reset", 0) != 0
 	if after {
 		e.x.need(IOS18, "node %q (GRU with the reset after the product)", e.n.Name)
@@ -450,12 +469,12 @@ func (e *emitter) recurrent(typ string, order []int) {
 	}
 	if b := e.n.In(3); b != nil {
 		n := gates * h
-		if b.Const == nil || b.Const.Elems() != int64(2*n) {
+		if b.Const == nil || b.Const.Elems() != int64(2*n*dirs) {
 			failf("a bias of shape %v", b.Shape)
 		}
 		// The input's and the hidden state's bias: one sum for MIL, but where
 		// the reset comes between.
-		part := func(f func(t *model.Tensor, i int) float64) *model.Const {
+		part := func(way int, f func(t *model.Tensor, i int) float64) *model.Const {
 			return gateRows(model.NewLazy(b.DType, model.Shape{n}, func() (*model.Tensor, error) {
 				t, err := b.Const.Value()
 				if err != nil {
@@ -463,20 +482,28 @@ func (e *emitter) recurrent(typ string, order []int) {
 				}
 				out := model.NewTensor(b.DType, n)
 				for i := range n {
-					out.Set(i, f(t, i))
+					out.Set(i, f(t, 2*n*way+i))
 				}
 				return out, nil
 			}), order, h)
 		}
-		if after {
+		sum := func(t *model.Tensor, i int) float64 { return t.At(i) + t.At(n+i) }
+		switch {
+		case after:
 			in := &model.Value{Name: b.Name + "_input"}
-			p = append(p, param{"bias", e.x.constantAs(b, part(func(t *model.Tensor, i int) float64 { return t.At(n + i) }))},
-				param{"input_bias", e.x.constantAs(in, part(func(t *model.Tensor, i int) float64 { return t.At(i) }))})
-		} else {
-			p = append(p, param{"bias", e.x.constantAs(b, part(func(t *model.Tensor, i int) float64 { return t.At(i) + t.At(n+i) }))})
+			p = append(p, param{"bias", e.x.constantAs(b, part(0, func(t *model.Tensor, i int) float64 { return t.At(n + i) }))},
+				param{"input_bias", e.x.constantAs(in, part(0, func(t *model.Tensor, i int) float64 { return t.At(i) }))})
+		case dirs == 2:
+			back := &model.Value{Name: b.Name + "_back"}
+			p = append(p, param{"bias", e.x.constantAs(b, part(0, sum))}, param{"bias_back", e.x.constantAs(back, part(1, sum))})
+		default:
+			p = append(p, param{"bias", e.x.constantAs(b, part(0, sum))})
 		}
 	}
 	if typ == "lstm" && e.has(7) {
+		if dirs == 2 {
+			failf("a bidirectional LSTM with peepholes")
+		}
 		w := e.n.In(7)
 		p = append(p, param{"peephole", e.x.constantAs(w, gateRows(unlead(w.Const), []int{0, 2, 1}, h))})
 	}
@@ -493,9 +520,9 @@ func (e *emitter) recurrent(typ string, order []int) {
 	// Outputs: the sequence, and the last states; ONNX has a direction axis.
 	var outs []named
 	for i, suffix := range suffixes {
-		o := named{typ: tensorType(d, model.Shape{s[1], h})}
+		o := named{typ: tensorType(d, model.Shape{s[1], dirs * h})}
 		if i == 0 {
-			o.typ.shape = model.Shape{s[0], s[1], h}
+			o.typ.shape = model.Shape{s[0], s[1], dirs * h}
 		}
 		if v := e.n.Out(i); v != nil && e.x.direct[v] != nil {
 			o.name = e.x.name(e.x.direct[v])
@@ -515,6 +542,16 @@ func (e *emitter) recurrent(typ string, order []int) {
 			continue
 		}
 		src := ref(outs[i].name)
+		if dirs == 2 { // [..., batch, 2H] to [..., 2, batch, H]
+			split, perm := model.Shape{s[1], 2, h}, []int{1, 0, 2}
+			if i == 0 {
+				split, perm = model.Shape{s[0], s[1], 2, h}, []int{0, 2, 1, 3}
+			}
+			r := e.mid("reshape", d, split, param{"x", src}, param{"shape", []int(split)})
+			e.x.add("transpose", e.x.name(v), []named{{e.x.name(v), e.x.typeOf(v)}}, param{"x", r}, param{"perm", perm})
+			e.x.written[v] = true
+			continue
+		}
 		if i == 0 && dir == "reverse" {
 			// Back to the order of time.
 			src = e.mid("reverse", d, outs[0].typ.shape, param{"x", src}, param{"axes", []int{0}})
@@ -522,6 +559,20 @@ func (e *emitter) recurrent(typ string, order []int) {
 		e.x.add("expand_dims", e.x.name(v), []named{{e.x.name(v), e.x.typeOf(v)}}, param{"x", src}, param{"axes", []int{b2i(i == 0)}})
 		e.x.written[v] = true
 	}
+}
+
+// half is one direction's part of a constant of two, in plain values.
+func half(k *model.Const, way int) *model.Const {
+	shape := k.Shape[1:].Clone()
+	return model.NewLazy(k.DType, shape, func() (*model.Tensor, error) {
+		t, err := k.Value()
+		if err != nil {
+			return nil, err
+		}
+		out := model.NewTensor(k.DType, shape...)
+		copy(out.Data, t.Data[way*len(out.Data):])
+		return out, nil
+	})
 }
 
 // unlead drops the leading axis of one of a constant, whatever its storage.

@@ -174,3 +174,37 @@ func BenchmarkSize(b *testing.B) {
 		}
 	}
 }
+
+// TestBidirectionalLSTM writes ONNX's two-directional LSTM, which comes back
+// as two nodes, with weights and states of its own for each direction.
+func TestBidirectionalLSTM(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 5))
+	random := func(name string, shape ...int) *model.Value {
+		x := model.NewTensor(model.Float32, shape...)
+		for i := range x.Len() {
+			x.Set(i, rng.Float64()-0.5)
+		}
+		return &model.Value{Name: name, DType: x.DType, Shape: x.Shape, Const: model.NewConst(x)}
+	}
+	const s, b, in, h = 3, 2, 4, 3
+	value := func(name string, shape ...int) *model.Value {
+		return &model.Value{Name: name, DType: model.Float32, Shape: shape}
+	}
+	x, h0 := value("x", s, b, in), value("h0", 2, b, h)
+	n := &model.Node{Name: "lstm", Op: "LSTM", Inputs: []*model.Value{x, random("w", 2, 4*h, in), random("r", 2, 4*h, h), random("bias", 2, 8*h), nil, h0},
+		Attrs: model.Attrs{"hidden_size": h, "direction": "bidirectional"}}
+	n.Outputs = []*model.Value{value("y", s, 2, b, h), value("yh", 2, b, h), value("yc", 2, b, h)}
+	for _, v := range n.Outputs {
+		v.Producer = n
+	}
+	g := &model.Graph{Name: "bi", Inputs: []*model.Value{x, h0}, Nodes: []*model.Node{n}, Outputs: n.Outputs}
+	p := filepath.Join(t.TempDir(), "bi.mlpackage")
+	if err := coreml.Save(p, g, coreml.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	back, err := coreml.Load(p, coreml.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameOutputs(t, g, back, 1e-6)
+}
