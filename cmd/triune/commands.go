@@ -10,6 +10,7 @@ func (a *app) commands() []*cobra.Command {
 		a.inspectCommand(),
 		a.devicesCommand(),
 		a.whatifCommand(),
+		a.checkCommand(),
 		a.compareCommand(),
 		a.compressCommand(),
 		a.convertCommand(),
