@@ -47,13 +47,16 @@ type Catalogue struct {
 	byName   map[string]string // every accepted name -> canonical name
 }
 
-var builtin = sync.OnceValues(func() (*Catalogue, error) {
+var builtin = sync.OnceValues(func() (*Catalogue, error) { return Read(Files()) })
+
+// Files returns the files of the built-in catalogue, as [Read] takes them.
+func Files() fs.FS {
 	sub, err := fs.Sub(embedded, "data")
-	if err != nil {
-		return nil, err
+	if err != nil { // the name is a constant and valid
+		panic("device: " + err.Error())
 	}
-	return Read(sub)
-})
+	return sub
+}
 
 // Builtin returns the catalogue embedded in the program.
 func Builtin() (*Catalogue, error) { return builtin() }

@@ -18,7 +18,7 @@ func (a *app) benchCommand() *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE:  group,
 	}
-	c.AddCommand(a.benchTableCommand(), a.benchClaimsCommand(), a.benchHostCommand())
+	c.AddCommand(a.benchTableCommand(), a.benchClaimsCommand(), a.benchFidelityCommand(), a.benchHostCommand(), a.benchAccuracyCommand())
 	return c
 }
 

@@ -2,7 +2,11 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"maps"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -15,7 +19,8 @@ import (
 func (a *app) calibrateCommand() *cobra.Command {
 	var chips []string
 	var evaluations int
-	var folds, asJSON bool
+	var folds, pasted, asJSON bool
+	var pastedDevice, pastedOS, svg, patch string
 	c := &cobra.Command{
 		Use:   "calibrate DATA.csv",
 		Short: "Fit the free figures of the catalogue to measured latencies",
@@ -34,7 +39,15 @@ errors on networks and chips that a fit has not seen.`,
 				return err
 			}
 			defer f.Close()
-			rows, err := calibrate.ReadCSV(f)
+			var rows []calibrate.Row
+			if pasted {
+				if pastedDevice == "" {
+					return usagef("--from-coreml-report needs --device: the device that the medians were measured on")
+				}
+				rows, err = calibrate.ReadPasted(f, pastedDevice, pastedOS)
+			} else {
+				rows, err = calibrate.ReadCSV(f)
+			}
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
@@ -75,6 +88,18 @@ errors on networks and chips that a fit has not seen.`,
 			res, err := set.Residuals(fit.Devices)
 			if err != nil {
 				return err
+			}
+			if svg != "" {
+				if err := saveFile(svg, func(w io.Writer) error {
+					return calibrate.WriteSVG(w, "Predicted against measured latency, "+args[0], res)
+				}); err != nil {
+					return err
+				}
+			}
+			if patch != "" {
+				if err := writePatch(fit, patch); err != nil {
+					return err
+				}
 			}
 			type leftOut struct {
 				By      string
@@ -132,11 +157,34 @@ errors on networks and chips that a fit has not seen.`,
 			return nil
 		},
 	}
+	c.Flags().BoolVar(&pasted, "from-coreml-report", false, "DATA holds medians pasted from Xcode's performance report: NETWORK SCHEME UNITS MS a line")
+	c.Flags().StringVarP(&pastedDevice, "device", "d", "", "with --from-coreml-report: the device measured")
+	c.Flags().StringVar(&pastedOS, "os", "", "with --from-coreml-report: its operating system")
+	c.Flags().StringVar(&svg, "svg", "", "write predicted against measured as SVG to a file")
+	c.Flags().StringVar(&patch, "write", "", "write the changed catalogue entries (YAML, with provenance) below a folder")
 	c.Flags().StringSliceVar(&chips, "chip", nil, "use the rows of these chips only")
 	c.Flags().IntVar(&evaluations, "evaluations", 6000, "evaluations of the loss per start and block")
 	c.Flags().BoolVar(&folds, "leave-out", false, "refit without each network and each chip and print the errors on them")
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
 	return c
+}
+
+// writePatch writes the catalogue files that a fit changes below a folder.
+func writePatch(fit *calibrate.Fitted, dir string) error {
+	files, err := fit.Patch(device.Files())
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		p := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			return err
+		}
+		if err := saveFile(p, func(w io.Writer) error { _, err := w.Write(files[name]); return err }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func printResiduals(a *app, res []calibrate.Residual) {
