@@ -2,6 +2,24 @@
 
 #include "textflag.h"
 
+DATA lanePerm<>+0(SB)/4, $0x00000000
+DATA lanePerm<>+4(SB)/4, $0x00000004
+DATA lanePerm<>+8(SB)/4, $0x00000008
+DATA lanePerm<>+12(SB)/4, $0x0000000c
+DATA lanePerm<>+16(SB)/4, $0x00000001
+DATA lanePerm<>+20(SB)/4, $0x00000005
+DATA lanePerm<>+24(SB)/4, $0x00000009
+DATA lanePerm<>+28(SB)/4, $0x0000000d
+DATA lanePerm<>+32(SB)/4, $0x00000002
+DATA lanePerm<>+36(SB)/4, $0x00000006
+DATA lanePerm<>+40(SB)/4, $0x0000000a
+DATA lanePerm<>+44(SB)/4, $0x0000000e
+DATA lanePerm<>+48(SB)/4, $0x00000003
+DATA lanePerm<>+52(SB)/4, $0x00000007
+DATA lanePerm<>+56(SB)/4, $0x0000000b
+DATA lanePerm<>+60(SB)/4, $0x0000000f
+GLOBL lanePerm<>(SB), RODATA|NOPTR, $64
+
 // func tileI8VNNI512_1x1(t *tileArgsI8)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·tileI8VNNI512_1x1(SB), NOSPLIT, $0-8
@@ -107,6 +125,39 @@ res32:
 	ADDQ     SI, AX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+
+lowest:
+	VPBROADCASTW 208(R15), Z28
+	MOVL         208(R15), AX
+	SUBL         196(R15), AX
+	IMUL3L       $0x01010101, AX, AX
+	VPBROADCASTD AX, Z31
+	VMOVDQU32    lanePerm<>+0(SB), Z30
+	MOVQ         48(R15), AX
+	VMINPS       Z0, Z29, Z0
+	VCVTPS2DQ    Z0, Z0
+	VPACKSSDW    Z0, Z0, Z0
+	VPADDW       Z28, Z0, Z0
+	VPACKUSWB    Z0, Z0, Z0
+	VPXORD       Z31, Z0, Z0
+	VPERMD       Z0, Z30, Z0
+	VMOVDQU32    X0, (AX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -324,6 +375,42 @@ res32:
 	ADDQ     SI, AX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+
+lowest:
+	VPBROADCASTW 208(R15), Z28
+	MOVL         208(R15), AX
+	SUBL         196(R15), AX
+	IMUL3L       $0x01010101, AX, AX
+	VPBROADCASTD AX, Z31
+	VMOVDQU32    lanePerm<>+0(SB), Z30
+	MOVQ         48(R15), AX
+	VMINPS       Z0, Z29, Z0
+	VCVTPS2DQ    Z0, Z0
+	VMINPS       Z1, Z29, Z1
+	VCVTPS2DQ    Z1, Z1
+	VPACKSSDW    Z1, Z0, Z0
+	VPADDW       Z28, Z0, Z0
+	VPACKUSWB    Z0, Z0, Z0
+	VPXORD       Z31, Z0, Z0
+	VPERMD       Z0, Z30, Z0
+	VMOVDQU32    Y0, (AX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -593,6 +680,48 @@ res32:
 	ADDQ     SI, AX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+	VMAXPS       Z2, Z28, Z2
+
+lowest:
+	VPBROADCASTW  208(R15), Z28
+	MOVL          208(R15), AX
+	SUBL          196(R15), AX
+	IMUL3L        $0x01010101, AX, AX
+	VPBROADCASTD  AX, Z31
+	VMOVDQU32     lanePerm<>+0(SB), Z30
+	MOVQ          48(R15), AX
+	VMINPS        Z0, Z29, Z0
+	VCVTPS2DQ     Z0, Z0
+	VMINPS        Z1, Z29, Z1
+	VCVTPS2DQ     Z1, Z1
+	VMINPS        Z2, Z29, Z2
+	VCVTPS2DQ     Z2, Z2
+	VPACKSSDW     Z1, Z0, Z0
+	VPACKSSDW     Z2, Z2, Z2
+	VPADDW        Z28, Z0, Z0
+	VPADDW        Z28, Z2, Z2
+	VPACKUSWB     Z2, Z0, Z0
+	VPXORD        Z31, Z0, Z0
+	VPERMD        Z0, Z30, Z0
+	VMOVDQU32     Y0, (AX)
+	VEXTRACTI32X4 $0x02, Z0, 32(AX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -914,6 +1043,50 @@ res32:
 	ADDQ     SI, AX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+	VMAXPS       Z2, Z28, Z2
+	VMAXPS       Z3, Z28, Z3
+
+lowest:
+	VPBROADCASTW 208(R15), Z28
+	MOVL         208(R15), AX
+	SUBL         196(R15), AX
+	IMUL3L       $0x01010101, AX, AX
+	VPBROADCASTD AX, Z31
+	VMOVDQU32    lanePerm<>+0(SB), Z30
+	MOVQ         48(R15), AX
+	VMINPS       Z0, Z29, Z0
+	VCVTPS2DQ    Z0, Z0
+	VMINPS       Z1, Z29, Z1
+	VCVTPS2DQ    Z1, Z1
+	VMINPS       Z2, Z29, Z2
+	VCVTPS2DQ    Z2, Z2
+	VMINPS       Z3, Z29, Z3
+	VCVTPS2DQ    Z3, Z3
+	VPACKSSDW    Z1, Z0, Z0
+	VPACKSSDW    Z3, Z2, Z2
+	VPADDW       Z28, Z0, Z0
+	VPADDW       Z28, Z2, Z2
+	VPACKUSWB    Z2, Z0, Z0
+	VPXORD       Z31, Z0, Z0
+	VPERMD       Z0, Z30, Z0
+	VMOVDQU32    Z0, (AX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -1287,6 +1460,59 @@ res32:
 	ADDQ     SI, AX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+	VMAXPS       Z2, Z28, Z2
+	VMAXPS       Z3, Z28, Z3
+	VMAXPS       Z4, Z28, Z4
+
+lowest:
+	VPBROADCASTW 208(R15), Z28
+	MOVL         208(R15), AX
+	SUBL         196(R15), AX
+	IMUL3L       $0x01010101, AX, AX
+	VPBROADCASTD AX, Z31
+	VMOVDQU32    lanePerm<>+0(SB), Z30
+	MOVQ         48(R15), AX
+	VMINPS       Z0, Z29, Z0
+	VCVTPS2DQ    Z0, Z0
+	VMINPS       Z1, Z29, Z1
+	VCVTPS2DQ    Z1, Z1
+	VMINPS       Z2, Z29, Z2
+	VCVTPS2DQ    Z2, Z2
+	VMINPS       Z3, Z29, Z3
+	VCVTPS2DQ    Z3, Z3
+	VPACKSSDW    Z1, Z0, Z0
+	VPACKSSDW    Z3, Z2, Z2
+	VPADDW       Z28, Z0, Z0
+	VPADDW       Z28, Z2, Z2
+	VPACKUSWB    Z2, Z0, Z0
+	VPXORD       Z31, Z0, Z0
+	VPERMD       Z0, Z30, Z0
+	VMOVDQU32    Z0, (AX)
+	VMINPS       Z4, Z29, Z4
+	VCVTPS2DQ    Z4, Z4
+	VPACKSSDW    Z4, Z4, Z4
+	VPADDW       Z28, Z4, Z4
+	VPACKUSWB    Z4, Z4, Z4
+	VPXORD       Z31, Z4, Z4
+	VPERMD       Z4, Z30, Z4
+	VMOVDQU32    X4, 64(AX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -1712,6 +1938,62 @@ res32:
 	ADDQ     SI, AX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+	VMAXPS       Z2, Z28, Z2
+	VMAXPS       Z3, Z28, Z3
+	VMAXPS       Z4, Z28, Z4
+	VMAXPS       Z5, Z28, Z5
+
+lowest:
+	VPBROADCASTW 208(R15), Z28
+	MOVL         208(R15), AX
+	SUBL         196(R15), AX
+	IMUL3L       $0x01010101, AX, AX
+	VPBROADCASTD AX, Z31
+	VMOVDQU32    lanePerm<>+0(SB), Z30
+	MOVQ         48(R15), AX
+	VMINPS       Z0, Z29, Z0
+	VCVTPS2DQ    Z0, Z0
+	VMINPS       Z1, Z29, Z1
+	VCVTPS2DQ    Z1, Z1
+	VMINPS       Z2, Z29, Z2
+	VCVTPS2DQ    Z2, Z2
+	VMINPS       Z3, Z29, Z3
+	VCVTPS2DQ    Z3, Z3
+	VPACKSSDW    Z1, Z0, Z0
+	VPACKSSDW    Z3, Z2, Z2
+	VPADDW       Z28, Z0, Z0
+	VPADDW       Z28, Z2, Z2
+	VPACKUSWB    Z2, Z0, Z0
+	VPXORD       Z31, Z0, Z0
+	VPERMD       Z0, Z30, Z0
+	VMOVDQU32    Z0, (AX)
+	VMINPS       Z4, Z29, Z4
+	VCVTPS2DQ    Z4, Z4
+	VMINPS       Z5, Z29, Z5
+	VCVTPS2DQ    Z5, Z5
+	VPACKSSDW    Z5, Z4, Z4
+	VPADDW       Z28, Z4, Z4
+	VPACKUSWB    Z4, Z4, Z4
+	VPXORD       Z31, Z4, Z4
+	VPERMD       Z4, Z30, Z4
+	VMOVDQU32    Y4, 64(AX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -2189,6 +2471,68 @@ res32:
 	ADDQ     SI, AX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+	VMAXPS       Z2, Z28, Z2
+	VMAXPS       Z3, Z28, Z3
+	VMAXPS       Z4, Z28, Z4
+	VMAXPS       Z5, Z28, Z5
+	VMAXPS       Z6, Z28, Z6
+
+lowest:
+	VPBROADCASTW  208(R15), Z28
+	MOVL          208(R15), AX
+	SUBL          196(R15), AX
+	IMUL3L        $0x01010101, AX, AX
+	VPBROADCASTD  AX, Z31
+	VMOVDQU32     lanePerm<>+0(SB), Z30
+	MOVQ          48(R15), AX
+	VMINPS        Z0, Z29, Z0
+	VCVTPS2DQ     Z0, Z0
+	VMINPS        Z1, Z29, Z1
+	VCVTPS2DQ     Z1, Z1
+	VMINPS        Z2, Z29, Z2
+	VCVTPS2DQ     Z2, Z2
+	VMINPS        Z3, Z29, Z3
+	VCVTPS2DQ     Z3, Z3
+	VPACKSSDW     Z1, Z0, Z0
+	VPACKSSDW     Z3, Z2, Z2
+	VPADDW        Z28, Z0, Z0
+	VPADDW        Z28, Z2, Z2
+	VPACKUSWB     Z2, Z0, Z0
+	VPXORD        Z31, Z0, Z0
+	VPERMD        Z0, Z30, Z0
+	VMOVDQU32     Z0, (AX)
+	VMINPS        Z4, Z29, Z4
+	VCVTPS2DQ     Z4, Z4
+	VMINPS        Z5, Z29, Z5
+	VCVTPS2DQ     Z5, Z5
+	VMINPS        Z6, Z29, Z6
+	VCVTPS2DQ     Z6, Z6
+	VPACKSSDW     Z5, Z4, Z4
+	VPACKSSDW     Z6, Z6, Z6
+	VPADDW        Z28, Z4, Z4
+	VPADDW        Z28, Z6, Z6
+	VPACKUSWB     Z6, Z4, Z4
+	VPXORD        Z31, Z4, Z4
+	VPERMD        Z4, Z30, Z4
+	VMOVDQU32     Y4, 64(AX)
+	VEXTRACTI32X4 $0x02, Z4, 96(AX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -2718,6 +3062,70 @@ res32:
 	ADDQ     SI, AX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+	VMAXPS       Z2, Z28, Z2
+	VMAXPS       Z3, Z28, Z3
+	VMAXPS       Z4, Z28, Z4
+	VMAXPS       Z5, Z28, Z5
+	VMAXPS       Z6, Z28, Z6
+	VMAXPS       Z7, Z28, Z7
+
+lowest:
+	VPBROADCASTW 208(R15), Z28
+	MOVL         208(R15), AX
+	SUBL         196(R15), AX
+	IMUL3L       $0x01010101, AX, AX
+	VPBROADCASTD AX, Z31
+	VMOVDQU32    lanePerm<>+0(SB), Z30
+	MOVQ         48(R15), AX
+	VMINPS       Z0, Z29, Z0
+	VCVTPS2DQ    Z0, Z0
+	VMINPS       Z1, Z29, Z1
+	VCVTPS2DQ    Z1, Z1
+	VMINPS       Z2, Z29, Z2
+	VCVTPS2DQ    Z2, Z2
+	VMINPS       Z3, Z29, Z3
+	VCVTPS2DQ    Z3, Z3
+	VPACKSSDW    Z1, Z0, Z0
+	VPACKSSDW    Z3, Z2, Z2
+	VPADDW       Z28, Z0, Z0
+	VPADDW       Z28, Z2, Z2
+	VPACKUSWB    Z2, Z0, Z0
+	VPXORD       Z31, Z0, Z0
+	VPERMD       Z0, Z30, Z0
+	VMOVDQU32    Z0, (AX)
+	VMINPS       Z4, Z29, Z4
+	VCVTPS2DQ    Z4, Z4
+	VMINPS       Z5, Z29, Z5
+	VCVTPS2DQ    Z5, Z5
+	VMINPS       Z6, Z29, Z6
+	VCVTPS2DQ    Z6, Z6
+	VMINPS       Z7, Z29, Z7
+	VCVTPS2DQ    Z7, Z7
+	VPACKSSDW    Z5, Z4, Z4
+	VPACKSSDW    Z7, Z6, Z6
+	VPADDW       Z28, Z4, Z4
+	VPADDW       Z28, Z6, Z6
+	VPACKUSWB    Z6, Z4, Z4
+	VPXORD       Z31, Z4, Z4
+	VPERMD       Z4, Z30, Z4
+	VMOVDQU32    Z4, 64(AX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -3302,6 +3710,79 @@ res32:
 	ADDQ     SI, AX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+	VMAXPS       Z2, Z28, Z2
+	VMAXPS       Z3, Z28, Z3
+	VMAXPS       Z4, Z28, Z4
+	VMAXPS       Z5, Z28, Z5
+	VMAXPS       Z6, Z28, Z6
+	VMAXPS       Z7, Z28, Z7
+	VMAXPS       Z8, Z28, Z8
+
+lowest:
+	VPBROADCASTW 208(R15), Z28
+	MOVL         208(R15), AX
+	SUBL         196(R15), AX
+	IMUL3L       $0x01010101, AX, AX
+	VPBROADCASTD AX, Z31
+	VMOVDQU32    lanePerm<>+0(SB), Z30
+	MOVQ         48(R15), AX
+	VMINPS       Z0, Z29, Z0
+	VCVTPS2DQ    Z0, Z0
+	VMINPS       Z1, Z29, Z1
+	VCVTPS2DQ    Z1, Z1
+	VMINPS       Z2, Z29, Z2
+	VCVTPS2DQ    Z2, Z2
+	VMINPS       Z3, Z29, Z3
+	VCVTPS2DQ    Z3, Z3
+	VPACKSSDW    Z1, Z0, Z0
+	VPACKSSDW    Z3, Z2, Z2
+	VPADDW       Z28, Z0, Z0
+	VPADDW       Z28, Z2, Z2
+	VPACKUSWB    Z2, Z0, Z0
+	VPXORD       Z31, Z0, Z0
+	VPERMD       Z0, Z30, Z0
+	VMOVDQU32    Z0, (AX)
+	VMINPS       Z4, Z29, Z4
+	VCVTPS2DQ    Z4, Z4
+	VMINPS       Z5, Z29, Z5
+	VCVTPS2DQ    Z5, Z5
+	VMINPS       Z6, Z29, Z6
+	VCVTPS2DQ    Z6, Z6
+	VMINPS       Z7, Z29, Z7
+	VCVTPS2DQ    Z7, Z7
+	VPACKSSDW    Z5, Z4, Z4
+	VPACKSSDW    Z7, Z6, Z6
+	VPADDW       Z28, Z4, Z4
+	VPADDW       Z28, Z6, Z6
+	VPACKUSWB    Z6, Z4, Z4
+	VPXORD       Z31, Z4, Z4
+	VPERMD       Z4, Z30, Z4
+	VMOVDQU32    Z4, 64(AX)
+	VMINPS       Z8, Z29, Z8
+	VCVTPS2DQ    Z8, Z8
+	VPACKSSDW    Z8, Z8, Z8
+	VPADDW       Z28, Z8, Z8
+	VPACKUSWB    Z8, Z8, Z8
+	VPXORD       Z31, Z8, Z8
+	VPERMD       Z8, Z30, Z8
+	VMOVDQU32    X8, 128(AX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -3941,6 +4422,82 @@ res32:
 	ADDQ     SI, AX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+	VMAXPS       Z2, Z28, Z2
+	VMAXPS       Z3, Z28, Z3
+	VMAXPS       Z4, Z28, Z4
+	VMAXPS       Z5, Z28, Z5
+	VMAXPS       Z6, Z28, Z6
+	VMAXPS       Z7, Z28, Z7
+	VMAXPS       Z8, Z28, Z8
+	VMAXPS       Z9, Z28, Z9
+
+lowest:
+	VPBROADCASTW 208(R15), Z28
+	MOVL         208(R15), AX
+	SUBL         196(R15), AX
+	IMUL3L       $0x01010101, AX, AX
+	VPBROADCASTD AX, Z31
+	VMOVDQU32    lanePerm<>+0(SB), Z30
+	MOVQ         48(R15), AX
+	VMINPS       Z0, Z29, Z0
+	VCVTPS2DQ    Z0, Z0
+	VMINPS       Z1, Z29, Z1
+	VCVTPS2DQ    Z1, Z1
+	VMINPS       Z2, Z29, Z2
+	VCVTPS2DQ    Z2, Z2
+	VMINPS       Z3, Z29, Z3
+	VCVTPS2DQ    Z3, Z3
+	VPACKSSDW    Z1, Z0, Z0
+	VPACKSSDW    Z3, Z2, Z2
+	VPADDW       Z28, Z0, Z0
+	VPADDW       Z28, Z2, Z2
+	VPACKUSWB    Z2, Z0, Z0
+	VPXORD       Z31, Z0, Z0
+	VPERMD       Z0, Z30, Z0
+	VMOVDQU32    Z0, (AX)
+	VMINPS       Z4, Z29, Z4
+	VCVTPS2DQ    Z4, Z4
+	VMINPS       Z5, Z29, Z5
+	VCVTPS2DQ    Z5, Z5
+	VMINPS       Z6, Z29, Z6
+	VCVTPS2DQ    Z6, Z6
+	VMINPS       Z7, Z29, Z7
+	VCVTPS2DQ    Z7, Z7
+	VPACKSSDW    Z5, Z4, Z4
+	VPACKSSDW    Z7, Z6, Z6
+	VPADDW       Z28, Z4, Z4
+	VPADDW       Z28, Z6, Z6
+	VPACKUSWB    Z6, Z4, Z4
+	VPXORD       Z31, Z4, Z4
+	VPERMD       Z4, Z30, Z4
+	VMOVDQU32    Z4, 64(AX)
+	VMINPS       Z8, Z29, Z8
+	VCVTPS2DQ    Z8, Z8
+	VMINPS       Z9, Z29, Z9
+	VCVTPS2DQ    Z9, Z9
+	VPACKSSDW    Z9, Z8, Z8
+	VPADDW       Z28, Z8, Z8
+	VPACKUSWB    Z8, Z8, Z8
+	VPXORD       Z31, Z8, Z8
+	VPERMD       Z8, Z30, Z8
+	VMOVDQU32    Y8, 128(AX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -4632,6 +5189,88 @@ res32:
 	ADDQ     SI, AX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+	VMAXPS       Z2, Z28, Z2
+	VMAXPS       Z3, Z28, Z3
+	VMAXPS       Z4, Z28, Z4
+	VMAXPS       Z5, Z28, Z5
+	VMAXPS       Z6, Z28, Z6
+	VMAXPS       Z7, Z28, Z7
+	VMAXPS       Z8, Z28, Z8
+	VMAXPS       Z9, Z28, Z9
+	VMAXPS       Z10, Z28, Z10
+
+lowest:
+	VPBROADCASTW  208(R15), Z28
+	MOVL          208(R15), AX
+	SUBL          196(R15), AX
+	IMUL3L        $0x01010101, AX, AX
+	VPBROADCASTD  AX, Z31
+	VMOVDQU32     lanePerm<>+0(SB), Z30
+	MOVQ          48(R15), AX
+	VMINPS        Z0, Z29, Z0
+	VCVTPS2DQ     Z0, Z0
+	VMINPS        Z1, Z29, Z1
+	VCVTPS2DQ     Z1, Z1
+	VMINPS        Z2, Z29, Z2
+	VCVTPS2DQ     Z2, Z2
+	VMINPS        Z3, Z29, Z3
+	VCVTPS2DQ     Z3, Z3
+	VPACKSSDW     Z1, Z0, Z0
+	VPACKSSDW     Z3, Z2, Z2
+	VPADDW        Z28, Z0, Z0
+	VPADDW        Z28, Z2, Z2
+	VPACKUSWB     Z2, Z0, Z0
+	VPXORD        Z31, Z0, Z0
+	VPERMD        Z0, Z30, Z0
+	VMOVDQU32     Z0, (AX)
+	VMINPS        Z4, Z29, Z4
+	VCVTPS2DQ     Z4, Z4
+	VMINPS        Z5, Z29, Z5
+	VCVTPS2DQ     Z5, Z5
+	VMINPS        Z6, Z29, Z6
+	VCVTPS2DQ     Z6, Z6
+	VMINPS        Z7, Z29, Z7
+	VCVTPS2DQ     Z7, Z7
+	VPACKSSDW     Z5, Z4, Z4
+	VPACKSSDW     Z7, Z6, Z6
+	VPADDW        Z28, Z4, Z4
+	VPADDW        Z28, Z6, Z6
+	VPACKUSWB     Z6, Z4, Z4
+	VPXORD        Z31, Z4, Z4
+	VPERMD        Z4, Z30, Z4
+	VMOVDQU32     Z4, 64(AX)
+	VMINPS        Z8, Z29, Z8
+	VCVTPS2DQ     Z8, Z8
+	VMINPS        Z9, Z29, Z9
+	VCVTPS2DQ     Z9, Z9
+	VMINPS        Z10, Z29, Z10
+	VCVTPS2DQ     Z10, Z10
+	VPACKSSDW     Z9, Z8, Z8
+	VPACKSSDW     Z10, Z10, Z10
+	VPADDW        Z28, Z8, Z8
+	VPADDW        Z28, Z10, Z10
+	VPACKUSWB     Z10, Z8, Z8
+	VPXORD        Z31, Z8, Z8
+	VPERMD        Z8, Z30, Z8
+	VMOVDQU32     Y8, 128(AX)
+	VEXTRACTI32X4 $0x02, Z8, 160(AX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -5375,6 +6014,90 @@ res32:
 	ADDQ     SI, AX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+	VMAXPS       Z2, Z28, Z2
+	VMAXPS       Z3, Z28, Z3
+	VMAXPS       Z4, Z28, Z4
+	VMAXPS       Z5, Z28, Z5
+	VMAXPS       Z6, Z28, Z6
+	VMAXPS       Z7, Z28, Z7
+	VMAXPS       Z8, Z28, Z8
+	VMAXPS       Z9, Z28, Z9
+	VMAXPS       Z10, Z28, Z10
+	VMAXPS       Z11, Z28, Z11
+
+lowest:
+	VPBROADCASTW 208(R15), Z28
+	MOVL         208(R15), AX
+	SUBL         196(R15), AX
+	IMUL3L       $0x01010101, AX, AX
+	VPBROADCASTD AX, Z31
+	VMOVDQU32    lanePerm<>+0(SB), Z30
+	MOVQ         48(R15), AX
+	VMINPS       Z0, Z29, Z0
+	VCVTPS2DQ    Z0, Z0
+	VMINPS       Z1, Z29, Z1
+	VCVTPS2DQ    Z1, Z1
+	VMINPS       Z2, Z29, Z2
+	VCVTPS2DQ    Z2, Z2
+	VMINPS       Z3, Z29, Z3
+	VCVTPS2DQ    Z3, Z3
+	VPACKSSDW    Z1, Z0, Z0
+	VPACKSSDW    Z3, Z2, Z2
+	VPADDW       Z28, Z0, Z0
+	VPADDW       Z28, Z2, Z2
+	VPACKUSWB    Z2, Z0, Z0
+	VPXORD       Z31, Z0, Z0
+	VPERMD       Z0, Z30, Z0
+	VMOVDQU32    Z0, (AX)
+	VMINPS       Z4, Z29, Z4
+	VCVTPS2DQ    Z4, Z4
+	VMINPS       Z5, Z29, Z5
+	VCVTPS2DQ    Z5, Z5
+	VMINPS       Z6, Z29, Z6
+	VCVTPS2DQ    Z6, Z6
+	VMINPS       Z7, Z29, Z7
+	VCVTPS2DQ    Z7, Z7
+	VPACKSSDW    Z5, Z4, Z4
+	VPACKSSDW    Z7, Z6, Z6
+	VPADDW       Z28, Z4, Z4
+	VPADDW       Z28, Z6, Z6
+	VPACKUSWB    Z6, Z4, Z4
+	VPXORD       Z31, Z4, Z4
+	VPERMD       Z4, Z30, Z4
+	VMOVDQU32    Z4, 64(AX)
+	VMINPS       Z8, Z29, Z8
+	VCVTPS2DQ    Z8, Z8
+	VMINPS       Z9, Z29, Z9
+	VCVTPS2DQ    Z9, Z9
+	VMINPS       Z10, Z29, Z10
+	VCVTPS2DQ    Z10, Z10
+	VMINPS       Z11, Z29, Z11
+	VCVTPS2DQ    Z11, Z11
+	VPACKSSDW    Z9, Z8, Z8
+	VPACKSSDW    Z11, Z10, Z10
+	VPADDW       Z28, Z8, Z8
+	VPADDW       Z28, Z10, Z10
+	VPACKUSWB    Z10, Z8, Z8
+	VPXORD       Z31, Z8, Z8
+	VPERMD       Z8, Z30, Z8
+	VMOVDQU32    Z8, 128(AX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -6170,6 +6893,99 @@ res32:
 	ADDQ     SI, AX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+	VMAXPS       Z2, Z28, Z2
+	VMAXPS       Z3, Z28, Z3
+	VMAXPS       Z4, Z28, Z4
+	VMAXPS       Z5, Z28, Z5
+	VMAXPS       Z6, Z28, Z6
+	VMAXPS       Z7, Z28, Z7
+	VMAXPS       Z8, Z28, Z8
+	VMAXPS       Z9, Z28, Z9
+	VMAXPS       Z10, Z28, Z10
+	VMAXPS       Z11, Z28, Z11
+	VMAXPS       Z12, Z28, Z12
+
+lowest:
+	VPBROADCASTW 208(R15), Z28
+	MOVL         208(R15), AX
+	SUBL         196(R15), AX
+	IMUL3L       $0x01010101, AX, AX
+	VPBROADCASTD AX, Z31
+	VMOVDQU32    lanePerm<>+0(SB), Z30
+	MOVQ         48(R15), AX
+	VMINPS       Z0, Z29, Z0
+	VCVTPS2DQ    Z0, Z0
+	VMINPS       Z1, Z29, Z1
+	VCVTPS2DQ    Z1, Z1
+	VMINPS       Z2, Z29, Z2
+	VCVTPS2DQ    Z2, Z2
+	VMINPS       Z3, Z29, Z3
+	VCVTPS2DQ    Z3, Z3
+	VPACKSSDW    Z1, Z0, Z0
+	VPACKSSDW    Z3, Z2, Z2
+	VPADDW       Z28, Z0, Z0
+	VPADDW       Z28, Z2, Z2
+	VPACKUSWB    Z2, Z0, Z0
+	VPXORD       Z31, Z0, Z0
+	VPERMD       Z0, Z30, Z0
+	VMOVDQU32    Z0, (AX)
+	VMINPS       Z4, Z29, Z4
+	VCVTPS2DQ    Z4, Z4
+	VMINPS       Z5, Z29, Z5
+	VCVTPS2DQ    Z5, Z5
+	VMINPS       Z6, Z29, Z6
+	VCVTPS2DQ    Z6, Z6
+	VMINPS       Z7, Z29, Z7
+	VCVTPS2DQ    Z7, Z7
+	VPACKSSDW    Z5, Z4, Z4
+	VPACKSSDW    Z7, Z6, Z6
+	VPADDW       Z28, Z4, Z4
+	VPADDW       Z28, Z6, Z6
+	VPACKUSWB    Z6, Z4, Z4
+	VPXORD       Z31, Z4, Z4
+	VPERMD       Z4, Z30, Z4
+	VMOVDQU32    Z4, 64(AX)
+	VMINPS       Z8, Z29, Z8
+	VCVTPS2DQ    Z8, Z8
+	VMINPS       Z9, Z29, Z9
+	VCVTPS2DQ    Z9, Z9
+	VMINPS       Z10, Z29, Z10
+	VCVTPS2DQ    Z10, Z10
+	VMINPS       Z11, Z29, Z11
+	VCVTPS2DQ    Z11, Z11
+	VPACKSSDW    Z9, Z8, Z8
+	VPACKSSDW    Z11, Z10, Z10
+	VPADDW       Z28, Z8, Z8
+	VPADDW       Z28, Z10, Z10
+	VPACKUSWB    Z10, Z8, Z8
+	VPXORD       Z31, Z8, Z8
+	VPERMD       Z8, Z30, Z8
+	VMOVDQU32    Z8, 128(AX)
+	VMINPS       Z12, Z29, Z12
+	VCVTPS2DQ    Z12, Z12
+	VPACKSSDW    Z12, Z12, Z12
+	VPADDW       Z28, Z12, Z12
+	VPACKUSWB    Z12, Z12, Z12
+	VPXORD       Z31, Z12, Z12
+	VPERMD       Z12, Z30, Z12
+	VMOVDQU32    X12, 192(AX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -7017,6 +7833,102 @@ res32:
 	ADDQ     SI, AX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+	VMAXPS       Z2, Z28, Z2
+	VMAXPS       Z3, Z28, Z3
+	VMAXPS       Z4, Z28, Z4
+	VMAXPS       Z5, Z28, Z5
+	VMAXPS       Z6, Z28, Z6
+	VMAXPS       Z7, Z28, Z7
+	VMAXPS       Z8, Z28, Z8
+	VMAXPS       Z9, Z28, Z9
+	VMAXPS       Z10, Z28, Z10
+	VMAXPS       Z11, Z28, Z11
+	VMAXPS       Z12, Z28, Z12
+	VMAXPS       Z13, Z28, Z13
+
+lowest:
+	VPBROADCASTW 208(R15), Z28
+	MOVL         208(R15), AX
+	SUBL         196(R15), AX
+	IMUL3L       $0x01010101, AX, AX
+	VPBROADCASTD AX, Z31
+	VMOVDQU32    lanePerm<>+0(SB), Z30
+	MOVQ         48(R15), AX
+	VMINPS       Z0, Z29, Z0
+	VCVTPS2DQ    Z0, Z0
+	VMINPS       Z1, Z29, Z1
+	VCVTPS2DQ    Z1, Z1
+	VMINPS       Z2, Z29, Z2
+	VCVTPS2DQ    Z2, Z2
+	VMINPS       Z3, Z29, Z3
+	VCVTPS2DQ    Z3, Z3
+	VPACKSSDW    Z1, Z0, Z0
+	VPACKSSDW    Z3, Z2, Z2
+	VPADDW       Z28, Z0, Z0
+	VPADDW       Z28, Z2, Z2
+	VPACKUSWB    Z2, Z0, Z0
+	VPXORD       Z31, Z0, Z0
+	VPERMD       Z0, Z30, Z0
+	VMOVDQU32    Z0, (AX)
+	VMINPS       Z4, Z29, Z4
+	VCVTPS2DQ    Z4, Z4
+	VMINPS       Z5, Z29, Z5
+	VCVTPS2DQ    Z5, Z5
+	VMINPS       Z6, Z29, Z6
+	VCVTPS2DQ    Z6, Z6
+	VMINPS       Z7, Z29, Z7
+	VCVTPS2DQ    Z7, Z7
+	VPACKSSDW    Z5, Z4, Z4
+	VPACKSSDW    Z7, Z6, Z6
+	VPADDW       Z28, Z4, Z4
+	VPADDW       Z28, Z6, Z6
+	VPACKUSWB    Z6, Z4, Z4
+	VPXORD       Z31, Z4, Z4
+	VPERMD       Z4, Z30, Z4
+	VMOVDQU32    Z4, 64(AX)
+	VMINPS       Z8, Z29, Z8
+	VCVTPS2DQ    Z8, Z8
+	VMINPS       Z9, Z29, Z9
+	VCVTPS2DQ    Z9, Z9
+	VMINPS       Z10, Z29, Z10
+	VCVTPS2DQ    Z10, Z10
+	VMINPS       Z11, Z29, Z11
+	VCVTPS2DQ    Z11, Z11
+	VPACKSSDW    Z9, Z8, Z8
+	VPACKSSDW    Z11, Z10, Z10
+	VPADDW       Z28, Z8, Z8
+	VPADDW       Z28, Z10, Z10
+	VPACKUSWB    Z10, Z8, Z8
+	VPXORD       Z31, Z8, Z8
+	VPERMD       Z8, Z30, Z8
+	VMOVDQU32    Z8, 128(AX)
+	VMINPS       Z12, Z29, Z12
+	VCVTPS2DQ    Z12, Z12
+	VMINPS       Z13, Z29, Z13
+	VCVTPS2DQ    Z13, Z13
+	VPACKSSDW    Z13, Z12, Z12
+	VPADDW       Z28, Z12, Z12
+	VPACKUSWB    Z12, Z12, Z12
+	VPXORD       Z31, Z12, Z12
+	VPERMD       Z12, Z30, Z12
+	VMOVDQU32    Y12, 192(AX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -7585,6 +8497,50 @@ res32:
 	ADDQ     SI, CX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+
+lowest:
+	VPBROADCASTW 208(R15), Z28
+	MOVL         208(R15), AX
+	SUBL         196(R15), AX
+	IMUL3L       $0x01010101, AX, AX
+	VPBROADCASTD AX, Z31
+	VMOVDQU32    lanePerm<>+0(SB), Z30
+	MOVQ         48(R15), AX
+	MOVQ         64(R15), CX
+	ADDQ         AX, CX
+	VMINPS       Z0, Z29, Z0
+	VCVTPS2DQ    Z0, Z0
+	VPACKSSDW    Z0, Z0, Z0
+	VPADDW       Z28, Z0, Z0
+	VPACKUSWB    Z0, Z0, Z0
+	VPXORD       Z31, Z0, Z0
+	VPERMD       Z0, Z30, Z0
+	VMOVDQU32    X0, (AX)
+	VMINPS       Z1, Z29, Z1
+	VCVTPS2DQ    Z1, Z1
+	VPACKSSDW    Z1, Z1, Z1
+	VPADDW       Z28, Z1, Z1
+	VPACKUSWB    Z1, Z1, Z1
+	VPXORD       Z31, Z1, Z1
+	VPERMD       Z1, Z30, Z1
+	VMOVDQU32    X1, (CX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -7880,6 +8836,56 @@ res32:
 	ADDQ     SI, CX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+	VMAXPS       Z2, Z28, Z2
+	VMAXPS       Z3, Z28, Z3
+
+lowest:
+	VPBROADCASTW 208(R15), Z28
+	MOVL         208(R15), AX
+	SUBL         196(R15), AX
+	IMUL3L       $0x01010101, AX, AX
+	VPBROADCASTD AX, Z31
+	VMOVDQU32    lanePerm<>+0(SB), Z30
+	MOVQ         48(R15), AX
+	MOVQ         64(R15), CX
+	ADDQ         AX, CX
+	VMINPS       Z0, Z29, Z0
+	VCVTPS2DQ    Z0, Z0
+	VMINPS       Z2, Z29, Z2
+	VCVTPS2DQ    Z2, Z2
+	VPACKSSDW    Z2, Z0, Z0
+	VPADDW       Z28, Z0, Z0
+	VPACKUSWB    Z0, Z0, Z0
+	VPXORD       Z31, Z0, Z0
+	VPERMD       Z0, Z30, Z0
+	VMOVDQU32    Y0, (AX)
+	VMINPS       Z1, Z29, Z1
+	VCVTPS2DQ    Z1, Z1
+	VMINPS       Z3, Z29, Z3
+	VCVTPS2DQ    Z3, Z3
+	VPACKSSDW    Z3, Z1, Z1
+	VPADDW       Z28, Z1, Z1
+	VPACKUSWB    Z1, Z1, Z1
+	VPXORD       Z31, Z1, Z1
+	VPERMD       Z1, Z30, Z1
+	VMOVDQU32    Y1, (CX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -8273,6 +9279,68 @@ res32:
 	ADDQ     SI, CX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+	VMAXPS       Z2, Z28, Z2
+	VMAXPS       Z3, Z28, Z3
+	VMAXPS       Z4, Z28, Z4
+	VMAXPS       Z5, Z28, Z5
+
+lowest:
+	VPBROADCASTW  208(R15), Z28
+	MOVL          208(R15), AX
+	SUBL          196(R15), AX
+	IMUL3L        $0x01010101, AX, AX
+	VPBROADCASTD  AX, Z31
+	VMOVDQU32     lanePerm<>+0(SB), Z30
+	MOVQ          48(R15), AX
+	MOVQ          64(R15), CX
+	ADDQ          AX, CX
+	VMINPS        Z0, Z29, Z0
+	VCVTPS2DQ     Z0, Z0
+	VMINPS        Z2, Z29, Z2
+	VCVTPS2DQ     Z2, Z2
+	VMINPS        Z4, Z29, Z4
+	VCVTPS2DQ     Z4, Z4
+	VPACKSSDW     Z2, Z0, Z0
+	VPACKSSDW     Z4, Z4, Z4
+	VPADDW        Z28, Z0, Z0
+	VPADDW        Z28, Z4, Z4
+	VPACKUSWB     Z4, Z0, Z0
+	VPXORD        Z31, Z0, Z0
+	VPERMD        Z0, Z30, Z0
+	VMOVDQU32     Y0, (AX)
+	VEXTRACTI32X4 $0x02, Z0, 32(AX)
+	VMINPS        Z1, Z29, Z1
+	VCVTPS2DQ     Z1, Z1
+	VMINPS        Z3, Z29, Z3
+	VCVTPS2DQ     Z3, Z3
+	VMINPS        Z5, Z29, Z5
+	VCVTPS2DQ     Z5, Z5
+	VPACKSSDW     Z3, Z1, Z1
+	VPACKSSDW     Z5, Z5, Z5
+	VPADDW        Z28, Z1, Z1
+	VPADDW        Z28, Z5, Z5
+	VPACKUSWB     Z5, Z1, Z1
+	VPXORD        Z31, Z1, Z1
+	VPERMD        Z1, Z30, Z1
+	VMOVDQU32     Y1, (CX)
+	VEXTRACTI32X4 $0x02, Z1, 32(CX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -8764,6 +9832,72 @@ res32:
 	ADDQ     SI, CX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+	VMAXPS       Z2, Z28, Z2
+	VMAXPS       Z3, Z28, Z3
+	VMAXPS       Z4, Z28, Z4
+	VMAXPS       Z5, Z28, Z5
+	VMAXPS       Z6, Z28, Z6
+	VMAXPS       Z7, Z28, Z7
+
+lowest:
+	VPBROADCASTW 208(R15), Z28
+	MOVL         208(R15), AX
+	SUBL         196(R15), AX
+	IMUL3L       $0x01010101, AX, AX
+	VPBROADCASTD AX, Z31
+	VMOVDQU32    lanePerm<>+0(SB), Z30
+	MOVQ         48(R15), AX
+	MOVQ         64(R15), CX
+	ADDQ         AX, CX
+	VMINPS       Z0, Z29, Z0
+	VCVTPS2DQ    Z0, Z0
+	VMINPS       Z2, Z29, Z2
+	VCVTPS2DQ    Z2, Z2
+	VMINPS       Z4, Z29, Z4
+	VCVTPS2DQ    Z4, Z4
+	VMINPS       Z6, Z29, Z6
+	VCVTPS2DQ    Z6, Z6
+	VPACKSSDW    Z2, Z0, Z0
+	VPACKSSDW    Z6, Z4, Z4
+	VPADDW       Z28, Z0, Z0
+	VPADDW       Z28, Z4, Z4
+	VPACKUSWB    Z4, Z0, Z0
+	VPXORD       Z31, Z0, Z0
+	VPERMD       Z0, Z30, Z0
+	VMOVDQU32    Z0, (AX)
+	VMINPS       Z1, Z29, Z1
+	VCVTPS2DQ    Z1, Z1
+	VMINPS       Z3, Z29, Z3
+	VCVTPS2DQ    Z3, Z3
+	VMINPS       Z5, Z29, Z5
+	VCVTPS2DQ    Z5, Z5
+	VMINPS       Z7, Z29, Z7
+	VCVTPS2DQ    Z7, Z7
+	VPACKSSDW    Z3, Z1, Z1
+	VPACKSSDW    Z7, Z5, Z5
+	VPADDW       Z28, Z1, Z1
+	VPADDW       Z28, Z5, Z5
+	VPACKUSWB    Z5, Z1, Z1
+	VPXORD       Z31, Z1, Z1
+	VPERMD       Z1, Z30, Z1
+	VMOVDQU32    Z1, (CX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -9353,6 +10487,90 @@ res32:
 	ADDQ     SI, CX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+	VMAXPS       Z2, Z28, Z2
+	VMAXPS       Z3, Z28, Z3
+	VMAXPS       Z4, Z28, Z4
+	VMAXPS       Z5, Z28, Z5
+	VMAXPS       Z6, Z28, Z6
+	VMAXPS       Z7, Z28, Z7
+	VMAXPS       Z8, Z28, Z8
+	VMAXPS       Z9, Z28, Z9
+
+lowest:
+	VPBROADCASTW 208(R15), Z28
+	MOVL         208(R15), AX
+	SUBL         196(R15), AX
+	IMUL3L       $0x01010101, AX, AX
+	VPBROADCASTD AX, Z31
+	VMOVDQU32    lanePerm<>+0(SB), Z30
+	MOVQ         48(R15), AX
+	MOVQ         64(R15), CX
+	ADDQ         AX, CX
+	VMINPS       Z0, Z29, Z0
+	VCVTPS2DQ    Z0, Z0
+	VMINPS       Z2, Z29, Z2
+	VCVTPS2DQ    Z2, Z2
+	VMINPS       Z4, Z29, Z4
+	VCVTPS2DQ    Z4, Z4
+	VMINPS       Z6, Z29, Z6
+	VCVTPS2DQ    Z6, Z6
+	VPACKSSDW    Z2, Z0, Z0
+	VPACKSSDW    Z6, Z4, Z4
+	VPADDW       Z28, Z0, Z0
+	VPADDW       Z28, Z4, Z4
+	VPACKUSWB    Z4, Z0, Z0
+	VPXORD       Z31, Z0, Z0
+	VPERMD       Z0, Z30, Z0
+	VMOVDQU32    Z0, (AX)
+	VMINPS       Z1, Z29, Z1
+	VCVTPS2DQ    Z1, Z1
+	VMINPS       Z3, Z29, Z3
+	VCVTPS2DQ    Z3, Z3
+	VMINPS       Z5, Z29, Z5
+	VCVTPS2DQ    Z5, Z5
+	VMINPS       Z7, Z29, Z7
+	VCVTPS2DQ    Z7, Z7
+	VPACKSSDW    Z3, Z1, Z1
+	VPACKSSDW    Z7, Z5, Z5
+	VPADDW       Z28, Z1, Z1
+	VPADDW       Z28, Z5, Z5
+	VPACKUSWB    Z5, Z1, Z1
+	VPXORD       Z31, Z1, Z1
+	VPERMD       Z1, Z30, Z1
+	VMOVDQU32    Z1, (CX)
+	VMINPS       Z8, Z29, Z8
+	VCVTPS2DQ    Z8, Z8
+	VPACKSSDW    Z8, Z8, Z8
+	VPADDW       Z28, Z8, Z8
+	VPACKUSWB    Z8, Z8, Z8
+	VPXORD       Z31, Z8, Z8
+	VPERMD       Z8, Z30, Z8
+	VMOVDQU32    X8, 64(AX)
+	VMINPS       Z9, Z29, Z9
+	VCVTPS2DQ    Z9, Z9
+	VPACKSSDW    Z9, Z9, Z9
+	VPADDW       Z28, Z9, Z9
+	VPACKUSWB    Z9, Z9, Z9
+	VPXORD       Z31, Z9, Z9
+	VPERMD       Z9, Z30, Z9
+	VMOVDQU32    X9, 64(CX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -10040,6 +11258,96 @@ res32:
 	ADDQ     SI, CX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+	VMAXPS       Z2, Z28, Z2
+	VMAXPS       Z3, Z28, Z3
+	VMAXPS       Z4, Z28, Z4
+	VMAXPS       Z5, Z28, Z5
+	VMAXPS       Z6, Z28, Z6
+	VMAXPS       Z7, Z28, Z7
+	VMAXPS       Z8, Z28, Z8
+	VMAXPS       Z9, Z28, Z9
+	VMAXPS       Z10, Z28, Z10
+	VMAXPS       Z11, Z28, Z11
+
+lowest:
+	VPBROADCASTW 208(R15), Z28
+	MOVL         208(R15), AX
+	SUBL         196(R15), AX
+	IMUL3L       $0x01010101, AX, AX
+	VPBROADCASTD AX, Z31
+	VMOVDQU32    lanePerm<>+0(SB), Z30
+	MOVQ         48(R15), AX
+	MOVQ         64(R15), CX
+	ADDQ         AX, CX
+	VMINPS       Z0, Z29, Z0
+	VCVTPS2DQ    Z0, Z0
+	VMINPS       Z2, Z29, Z2
+	VCVTPS2DQ    Z2, Z2
+	VMINPS       Z4, Z29, Z4
+	VCVTPS2DQ    Z4, Z4
+	VMINPS       Z6, Z29, Z6
+	VCVTPS2DQ    Z6, Z6
+	VPACKSSDW    Z2, Z0, Z0
+	VPACKSSDW    Z6, Z4, Z4
+	VPADDW       Z28, Z0, Z0
+	VPADDW       Z28, Z4, Z4
+	VPACKUSWB    Z4, Z0, Z0
+	VPXORD       Z31, Z0, Z0
+	VPERMD       Z0, Z30, Z0
+	VMOVDQU32    Z0, (AX)
+	VMINPS       Z1, Z29, Z1
+	VCVTPS2DQ    Z1, Z1
+	VMINPS       Z3, Z29, Z3
+	VCVTPS2DQ    Z3, Z3
+	VMINPS       Z5, Z29, Z5
+	VCVTPS2DQ    Z5, Z5
+	VMINPS       Z7, Z29, Z7
+	VCVTPS2DQ    Z7, Z7
+	VPACKSSDW    Z3, Z1, Z1
+	VPACKSSDW    Z7, Z5, Z5
+	VPADDW       Z28, Z1, Z1
+	VPADDW       Z28, Z5, Z5
+	VPACKUSWB    Z5, Z1, Z1
+	VPXORD       Z31, Z1, Z1
+	VPERMD       Z1, Z30, Z1
+	VMOVDQU32    Z1, (CX)
+	VMINPS       Z8, Z29, Z8
+	VCVTPS2DQ    Z8, Z8
+	VMINPS       Z10, Z29, Z10
+	VCVTPS2DQ    Z10, Z10
+	VPACKSSDW    Z10, Z8, Z8
+	VPADDW       Z28, Z8, Z8
+	VPACKUSWB    Z8, Z8, Z8
+	VPXORD       Z31, Z8, Z8
+	VPERMD       Z8, Z30, Z8
+	VMOVDQU32    Y8, 64(AX)
+	VMINPS       Z9, Z29, Z9
+	VCVTPS2DQ    Z9, Z9
+	VMINPS       Z11, Z29, Z11
+	VCVTPS2DQ    Z11, Z11
+	VPACKSSDW    Z11, Z9, Z9
+	VPADDW       Z28, Z9, Z9
+	VPACKUSWB    Z9, Z9, Z9
+	VPXORD       Z31, Z9, Z9
+	VPERMD       Z9, Z30, Z9
+	VMOVDQU32    Y9, 64(CX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -10825,6 +12133,108 @@ res32:
 	ADDQ     SI, CX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+	VMAXPS       Z2, Z28, Z2
+	VMAXPS       Z3, Z28, Z3
+	VMAXPS       Z4, Z28, Z4
+	VMAXPS       Z5, Z28, Z5
+	VMAXPS       Z6, Z28, Z6
+	VMAXPS       Z7, Z28, Z7
+	VMAXPS       Z8, Z28, Z8
+	VMAXPS       Z9, Z28, Z9
+	VMAXPS       Z10, Z28, Z10
+	VMAXPS       Z11, Z28, Z11
+	VMAXPS       Z12, Z28, Z12
+	VMAXPS       Z13, Z28, Z13
+
+lowest:
+	VPBROADCASTW  208(R15), Z28
+	MOVL          208(R15), AX
+	SUBL          196(R15), AX
+	IMUL3L        $0x01010101, AX, AX
+	VPBROADCASTD  AX, Z31
+	VMOVDQU32     lanePerm<>+0(SB), Z30
+	MOVQ          48(R15), AX
+	MOVQ          64(R15), CX
+	ADDQ          AX, CX
+	VMINPS        Z0, Z29, Z0
+	VCVTPS2DQ     Z0, Z0
+	VMINPS        Z2, Z29, Z2
+	VCVTPS2DQ     Z2, Z2
+	VMINPS        Z4, Z29, Z4
+	VCVTPS2DQ     Z4, Z4
+	VMINPS        Z6, Z29, Z6
+	VCVTPS2DQ     Z6, Z6
+	VPACKSSDW     Z2, Z0, Z0
+	VPACKSSDW     Z6, Z4, Z4
+	VPADDW        Z28, Z0, Z0
+	VPADDW        Z28, Z4, Z4
+	VPACKUSWB     Z4, Z0, Z0
+	VPXORD        Z31, Z0, Z0
+	VPERMD        Z0, Z30, Z0
+	VMOVDQU32     Z0, (AX)
+	VMINPS        Z1, Z29, Z1
+	VCVTPS2DQ     Z1, Z1
+	VMINPS        Z3, Z29, Z3
+	VCVTPS2DQ     Z3, Z3
+	VMINPS        Z5, Z29, Z5
+	VCVTPS2DQ     Z5, Z5
+	VMINPS        Z7, Z29, Z7
+	VCVTPS2DQ     Z7, Z7
+	VPACKSSDW     Z3, Z1, Z1
+	VPACKSSDW     Z7, Z5, Z5
+	VPADDW        Z28, Z1, Z1
+	VPADDW        Z28, Z5, Z5
+	VPACKUSWB     Z5, Z1, Z1
+	VPXORD        Z31, Z1, Z1
+	VPERMD        Z1, Z30, Z1
+	VMOVDQU32     Z1, (CX)
+	VMINPS        Z8, Z29, Z8
+	VCVTPS2DQ     Z8, Z8
+	VMINPS        Z10, Z29, Z10
+	VCVTPS2DQ     Z10, Z10
+	VMINPS        Z12, Z29, Z12
+	VCVTPS2DQ     Z12, Z12
+	VPACKSSDW     Z10, Z8, Z8
+	VPACKSSDW     Z12, Z12, Z12
+	VPADDW        Z28, Z8, Z8
+	VPADDW        Z28, Z12, Z12
+	VPACKUSWB     Z12, Z8, Z8
+	VPXORD        Z31, Z8, Z8
+	VPERMD        Z8, Z30, Z8
+	VMOVDQU32     Y8, 64(AX)
+	VEXTRACTI32X4 $0x02, Z8, 96(AX)
+	VMINPS        Z9, Z29, Z9
+	VCVTPS2DQ     Z9, Z9
+	VMINPS        Z11, Z29, Z11
+	VCVTPS2DQ     Z11, Z11
+	VMINPS        Z13, Z29, Z13
+	VCVTPS2DQ     Z13, Z13
+	VPACKSSDW     Z11, Z9, Z9
+	VPACKSSDW     Z13, Z13, Z13
+	VPADDW        Z28, Z9, Z9
+	VPADDW        Z28, Z13, Z13
+	VPACKUSWB     Z13, Z9, Z9
+	VPXORD        Z31, Z9, Z9
+	VPERMD        Z9, Z30, Z9
+	VMOVDQU32     Y9, 64(CX)
+	VEXTRACTI32X4 $0x02, Z9, 96(CX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -11708,6 +13118,112 @@ res32:
 	ADDQ     SI, CX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+	VMAXPS       Z2, Z28, Z2
+	VMAXPS       Z3, Z28, Z3
+	VMAXPS       Z4, Z28, Z4
+	VMAXPS       Z5, Z28, Z5
+	VMAXPS       Z6, Z28, Z6
+	VMAXPS       Z7, Z28, Z7
+	VMAXPS       Z8, Z28, Z8
+	VMAXPS       Z9, Z28, Z9
+	VMAXPS       Z10, Z28, Z10
+	VMAXPS       Z11, Z28, Z11
+	VMAXPS       Z12, Z28, Z12
+	VMAXPS       Z13, Z28, Z13
+	VMAXPS       Z14, Z28, Z14
+	VMAXPS       Z15, Z28, Z15
+
+lowest:
+	VPBROADCASTW 208(R15), Z28
+	MOVL         208(R15), AX
+	SUBL         196(R15), AX
+	IMUL3L       $0x01010101, AX, AX
+	VPBROADCASTD AX, Z31
+	VMOVDQU32    lanePerm<>+0(SB), Z30
+	MOVQ         48(R15), AX
+	MOVQ         64(R15), CX
+	ADDQ         AX, CX
+	VMINPS       Z0, Z29, Z0
+	VCVTPS2DQ    Z0, Z0
+	VMINPS       Z2, Z29, Z2
+	VCVTPS2DQ    Z2, Z2
+	VMINPS       Z4, Z29, Z4
+	VCVTPS2DQ    Z4, Z4
+	VMINPS       Z6, Z29, Z6
+	VCVTPS2DQ    Z6, Z6
+	VPACKSSDW    Z2, Z0, Z0
+	VPACKSSDW    Z6, Z4, Z4
+	VPADDW       Z28, Z0, Z0
+	VPADDW       Z28, Z4, Z4
+	VPACKUSWB    Z4, Z0, Z0
+	VPXORD       Z31, Z0, Z0
+	VPERMD       Z0, Z30, Z0
+	VMOVDQU32    Z0, (AX)
+	VMINPS       Z1, Z29, Z1
+	VCVTPS2DQ    Z1, Z1
+	VMINPS       Z3, Z29, Z3
+	VCVTPS2DQ    Z3, Z3
+	VMINPS       Z5, Z29, Z5
+	VCVTPS2DQ    Z5, Z5
+	VMINPS       Z7, Z29, Z7
+	VCVTPS2DQ    Z7, Z7
+	VPACKSSDW    Z3, Z1, Z1
+	VPACKSSDW    Z7, Z5, Z5
+	VPADDW       Z28, Z1, Z1
+	VPADDW       Z28, Z5, Z5
+	VPACKUSWB    Z5, Z1, Z1
+	VPXORD       Z31, Z1, Z1
+	VPERMD       Z1, Z30, Z1
+	VMOVDQU32    Z1, (CX)
+	VMINPS       Z8, Z29, Z8
+	VCVTPS2DQ    Z8, Z8
+	VMINPS       Z10, Z29, Z10
+	VCVTPS2DQ    Z10, Z10
+	VMINPS       Z12, Z29, Z12
+	VCVTPS2DQ    Z12, Z12
+	VMINPS       Z14, Z29, Z14
+	VCVTPS2DQ    Z14, Z14
+	VPACKSSDW    Z10, Z8, Z8
+	VPACKSSDW    Z14, Z12, Z12
+	VPADDW       Z28, Z8, Z8
+	VPADDW       Z28, Z12, Z12
+	VPACKUSWB    Z12, Z8, Z8
+	VPXORD       Z31, Z8, Z8
+	VPERMD       Z8, Z30, Z8
+	VMOVDQU32    Z8, 64(AX)
+	VMINPS       Z9, Z29, Z9
+	VCVTPS2DQ    Z9, Z9
+	VMINPS       Z11, Z29, Z11
+	VCVTPS2DQ    Z11, Z11
+	VMINPS       Z13, Z29, Z13
+	VCVTPS2DQ    Z13, Z13
+	VMINPS       Z15, Z29, Z15
+	VCVTPS2DQ    Z15, Z15
+	VPACKSSDW    Z11, Z9, Z9
+	VPACKSSDW    Z15, Z13, Z13
+	VPADDW       Z28, Z9, Z9
+	VPADDW       Z28, Z13, Z13
+	VPACKUSWB    Z13, Z9, Z9
+	VPXORD       Z31, Z9, Z9
+	VPERMD       Z9, Z30, Z9
+	VMOVDQU32    Z9, 64(CX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -12692,6 +14208,130 @@ res32:
 	ADDQ     SI, CX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+	VMAXPS       Z2, Z28, Z2
+	VMAXPS       Z3, Z28, Z3
+	VMAXPS       Z4, Z28, Z4
+	VMAXPS       Z5, Z28, Z5
+	VMAXPS       Z6, Z28, Z6
+	VMAXPS       Z7, Z28, Z7
+	VMAXPS       Z8, Z28, Z8
+	VMAXPS       Z9, Z28, Z9
+	VMAXPS       Z10, Z28, Z10
+	VMAXPS       Z11, Z28, Z11
+	VMAXPS       Z12, Z28, Z12
+	VMAXPS       Z13, Z28, Z13
+	VMAXPS       Z14, Z28, Z14
+	VMAXPS       Z15, Z28, Z15
+	VMAXPS       Z16, Z28, Z16
+	VMAXPS       Z17, Z28, Z17
+
+lowest:
+	VPBROADCASTW 208(R15), Z28
+	MOVL         208(R15), AX
+	SUBL         196(R15), AX
+	IMUL3L       $0x01010101, AX, AX
+	VPBROADCASTD AX, Z31
+	VMOVDQU32    lanePerm<>+0(SB), Z30
+	MOVQ         48(R15), AX
+	MOVQ         64(R15), CX
+	ADDQ         AX, CX
+	VMINPS       Z0, Z29, Z0
+	VCVTPS2DQ    Z0, Z0
+	VMINPS       Z2, Z29, Z2
+	VCVTPS2DQ    Z2, Z2
+	VMINPS       Z4, Z29, Z4
+	VCVTPS2DQ    Z4, Z4
+	VMINPS       Z6, Z29, Z6
+	VCVTPS2DQ    Z6, Z6
+	VPACKSSDW    Z2, Z0, Z0
+	VPACKSSDW    Z6, Z4, Z4
+	VPADDW       Z28, Z0, Z0
+	VPADDW       Z28, Z4, Z4
+	VPACKUSWB    Z4, Z0, Z0
+	VPXORD       Z31, Z0, Z0
+	VPERMD       Z0, Z30, Z0
+	VMOVDQU32    Z0, (AX)
+	VMINPS       Z1, Z29, Z1
+	VCVTPS2DQ    Z1, Z1
+	VMINPS       Z3, Z29, Z3
+	VCVTPS2DQ    Z3, Z3
+	VMINPS       Z5, Z29, Z5
+	VCVTPS2DQ    Z5, Z5
+	VMINPS       Z7, Z29, Z7
+	VCVTPS2DQ    Z7, Z7
+	VPACKSSDW    Z3, Z1, Z1
+	VPACKSSDW    Z7, Z5, Z5
+	VPADDW       Z28, Z1, Z1
+	VPADDW       Z28, Z5, Z5
+	VPACKUSWB    Z5, Z1, Z1
+	VPXORD       Z31, Z1, Z1
+	VPERMD       Z1, Z30, Z1
+	VMOVDQU32    Z1, (CX)
+	VMINPS       Z8, Z29, Z8
+	VCVTPS2DQ    Z8, Z8
+	VMINPS       Z10, Z29, Z10
+	VCVTPS2DQ    Z10, Z10
+	VMINPS       Z12, Z29, Z12
+	VCVTPS2DQ    Z12, Z12
+	VMINPS       Z14, Z29, Z14
+	VCVTPS2DQ    Z14, Z14
+	VPACKSSDW    Z10, Z8, Z8
+	VPACKSSDW    Z14, Z12, Z12
+	VPADDW       Z28, Z8, Z8
+	VPADDW       Z28, Z12, Z12
+	VPACKUSWB    Z12, Z8, Z8
+	VPXORD       Z31, Z8, Z8
+	VPERMD       Z8, Z30, Z8
+	VMOVDQU32    Z8, 64(AX)
+	VMINPS       Z9, Z29, Z9
+	VCVTPS2DQ    Z9, Z9
+	VMINPS       Z11, Z29, Z11
+	VCVTPS2DQ    Z11, Z11
+	VMINPS       Z13, Z29, Z13
+	VCVTPS2DQ    Z13, Z13
+	VMINPS       Z15, Z29, Z15
+	VCVTPS2DQ    Z15, Z15
+	VPACKSSDW    Z11, Z9, Z9
+	VPACKSSDW    Z15, Z13, Z13
+	VPADDW       Z28, Z9, Z9
+	VPADDW       Z28, Z13, Z13
+	VPACKUSWB    Z13, Z9, Z9
+	VPXORD       Z31, Z9, Z9
+	VPERMD       Z9, Z30, Z9
+	VMOVDQU32    Z9, 64(CX)
+	VMINPS       Z16, Z29, Z16
+	VCVTPS2DQ    Z16, Z16
+	VPACKSSDW    Z16, Z16, Z16
+	VPADDW       Z28, Z16, Z16
+	VPACKUSWB    Z16, Z16, Z16
+	VPXORD       Z31, Z16, Z16
+	VPERMD       Z16, Z30, Z16
+	VMOVDQU32    X16, 128(AX)
+	VMINPS       Z17, Z29, Z17
+	VCVTPS2DQ    Z17, Z17
+	VPACKSSDW    Z17, Z17, Z17
+	VPADDW       Z28, Z17, Z17
+	VPACKUSWB    Z17, Z17, Z17
+	VPXORD       Z31, Z17, Z17
+	VPERMD       Z17, Z30, Z17
+	VMOVDQU32    X17, 128(CX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -13777,6 +15417,136 @@ res32:
 	ADDQ     SI, CX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+	VMAXPS       Z2, Z28, Z2
+	VMAXPS       Z3, Z28, Z3
+	VMAXPS       Z4, Z28, Z4
+	VMAXPS       Z5, Z28, Z5
+	VMAXPS       Z6, Z28, Z6
+	VMAXPS       Z7, Z28, Z7
+	VMAXPS       Z8, Z28, Z8
+	VMAXPS       Z9, Z28, Z9
+	VMAXPS       Z10, Z28, Z10
+	VMAXPS       Z11, Z28, Z11
+	VMAXPS       Z12, Z28, Z12
+	VMAXPS       Z13, Z28, Z13
+	VMAXPS       Z14, Z28, Z14
+	VMAXPS       Z15, Z28, Z15
+	VMAXPS       Z16, Z28, Z16
+	VMAXPS       Z17, Z28, Z17
+	VMAXPS       Z18, Z28, Z18
+	VMAXPS       Z19, Z28, Z19
+
+lowest:
+	VPBROADCASTW 208(R15), Z28
+	MOVL         208(R15), AX
+	SUBL         196(R15), AX
+	IMUL3L       $0x01010101, AX, AX
+	VPBROADCASTD AX, Z31
+	VMOVDQU32    lanePerm<>+0(SB), Z30
+	MOVQ         48(R15), AX
+	MOVQ         64(R15), CX
+	ADDQ         AX, CX
+	VMINPS       Z0, Z29, Z0
+	VCVTPS2DQ    Z0, Z0
+	VMINPS       Z2, Z29, Z2
+	VCVTPS2DQ    Z2, Z2
+	VMINPS       Z4, Z29, Z4
+	VCVTPS2DQ    Z4, Z4
+	VMINPS       Z6, Z29, Z6
+	VCVTPS2DQ    Z6, Z6
+	VPACKSSDW    Z2, Z0, Z0
+	VPACKSSDW    Z6, Z4, Z4
+	VPADDW       Z28, Z0, Z0
+	VPADDW       Z28, Z4, Z4
+	VPACKUSWB    Z4, Z0, Z0
+	VPXORD       Z31, Z0, Z0
+	VPERMD       Z0, Z30, Z0
+	VMOVDQU32    Z0, (AX)
+	VMINPS       Z1, Z29, Z1
+	VCVTPS2DQ    Z1, Z1
+	VMINPS       Z3, Z29, Z3
+	VCVTPS2DQ    Z3, Z3
+	VMINPS       Z5, Z29, Z5
+	VCVTPS2DQ    Z5, Z5
+	VMINPS       Z7, Z29, Z7
+	VCVTPS2DQ    Z7, Z7
+	VPACKSSDW    Z3, Z1, Z1
+	VPACKSSDW    Z7, Z5, Z5
+	VPADDW       Z28, Z1, Z1
+	VPADDW       Z28, Z5, Z5
+	VPACKUSWB    Z5, Z1, Z1
+	VPXORD       Z31, Z1, Z1
+	VPERMD       Z1, Z30, Z1
+	VMOVDQU32    Z1, (CX)
+	VMINPS       Z8, Z29, Z8
+	VCVTPS2DQ    Z8, Z8
+	VMINPS       Z10, Z29, Z10
+	VCVTPS2DQ    Z10, Z10
+	VMINPS       Z12, Z29, Z12
+	VCVTPS2DQ    Z12, Z12
+	VMINPS       Z14, Z29, Z14
+	VCVTPS2DQ    Z14, Z14
+	VPACKSSDW    Z10, Z8, Z8
+	VPACKSSDW    Z14, Z12, Z12
+	VPADDW       Z28, Z8, Z8
+	VPADDW       Z28, Z12, Z12
+	VPACKUSWB    Z12, Z8, Z8
+	VPXORD       Z31, Z8, Z8
+	VPERMD       Z8, Z30, Z8
+	VMOVDQU32    Z8, 64(AX)
+	VMINPS       Z9, Z29, Z9
+	VCVTPS2DQ    Z9, Z9
+	VMINPS       Z11, Z29, Z11
+	VCVTPS2DQ    Z11, Z11
+	VMINPS       Z13, Z29, Z13
+	VCVTPS2DQ    Z13, Z13
+	VMINPS       Z15, Z29, Z15
+	VCVTPS2DQ    Z15, Z15
+	VPACKSSDW    Z11, Z9, Z9
+	VPACKSSDW    Z15, Z13, Z13
+	VPADDW       Z28, Z9, Z9
+	VPADDW       Z28, Z13, Z13
+	VPACKUSWB    Z13, Z9, Z9
+	VPXORD       Z31, Z9, Z9
+	VPERMD       Z9, Z30, Z9
+	VMOVDQU32    Z9, 64(CX)
+	VMINPS       Z16, Z29, Z16
+	VCVTPS2DQ    Z16, Z16
+	VMINPS       Z18, Z29, Z18
+	VCVTPS2DQ    Z18, Z18
+	VPACKSSDW    Z18, Z16, Z16
+	VPADDW       Z28, Z16, Z16
+	VPACKUSWB    Z16, Z16, Z16
+	VPXORD       Z31, Z16, Z16
+	VPERMD       Z16, Z30, Z16
+	VMOVDQU32    Y16, 128(AX)
+	VMINPS       Z17, Z29, Z17
+	VCVTPS2DQ    Z17, Z17
+	VMINPS       Z19, Z29, Z19
+	VCVTPS2DQ    Z19, Z19
+	VPACKSSDW    Z19, Z17, Z17
+	VPADDW       Z28, Z17, Z17
+	VPACKUSWB    Z17, Z17, Z17
+	VPXORD       Z31, Z17, Z17
+	VPERMD       Z17, Z30, Z17
+	VMOVDQU32    Y17, 128(CX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -14960,6 +16730,148 @@ res32:
 	ADDQ     SI, CX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+	VMAXPS       Z2, Z28, Z2
+	VMAXPS       Z3, Z28, Z3
+	VMAXPS       Z4, Z28, Z4
+	VMAXPS       Z5, Z28, Z5
+	VMAXPS       Z6, Z28, Z6
+	VMAXPS       Z7, Z28, Z7
+	VMAXPS       Z8, Z28, Z8
+	VMAXPS       Z9, Z28, Z9
+	VMAXPS       Z10, Z28, Z10
+	VMAXPS       Z11, Z28, Z11
+	VMAXPS       Z12, Z28, Z12
+	VMAXPS       Z13, Z28, Z13
+	VMAXPS       Z14, Z28, Z14
+	VMAXPS       Z15, Z28, Z15
+	VMAXPS       Z16, Z28, Z16
+	VMAXPS       Z17, Z28, Z17
+	VMAXPS       Z18, Z28, Z18
+	VMAXPS       Z19, Z28, Z19
+	VMAXPS       Z20, Z28, Z20
+	VMAXPS       Z21, Z28, Z21
+
+lowest:
+	VPBROADCASTW  208(R15), Z28
+	MOVL          208(R15), AX
+	SUBL          196(R15), AX
+	IMUL3L        $0x01010101, AX, AX
+	VPBROADCASTD  AX, Z31
+	VMOVDQU32     lanePerm<>+0(SB), Z30
+	MOVQ          48(R15), AX
+	MOVQ          64(R15), CX
+	ADDQ          AX, CX
+	VMINPS        Z0, Z29, Z0
+	VCVTPS2DQ     Z0, Z0
+	VMINPS        Z2, Z29, Z2
+	VCVTPS2DQ     Z2, Z2
+	VMINPS        Z4, Z29, Z4
+	VCVTPS2DQ     Z4, Z4
+	VMINPS        Z6, Z29, Z6
+	VCVTPS2DQ     Z6, Z6
+	VPACKSSDW     Z2, Z0, Z0
+	VPACKSSDW     Z6, Z4, Z4
+	VPADDW        Z28, Z0, Z0
+	VPADDW        Z28, Z4, Z4
+	VPACKUSWB     Z4, Z0, Z0
+	VPXORD        Z31, Z0, Z0
+	VPERMD        Z0, Z30, Z0
+	VMOVDQU32     Z0, (AX)
+	VMINPS        Z1, Z29, Z1
+	VCVTPS2DQ     Z1, Z1
+	VMINPS        Z3, Z29, Z3
+	VCVTPS2DQ     Z3, Z3
+	VMINPS        Z5, Z29, Z5
+	VCVTPS2DQ     Z5, Z5
+	VMINPS        Z7, Z29, Z7
+	VCVTPS2DQ     Z7, Z7
+	VPACKSSDW     Z3, Z1, Z1
+	VPACKSSDW     Z7, Z5, Z5
+	VPADDW        Z28, Z1, Z1
+	VPADDW        Z28, Z5, Z5
+	VPACKUSWB     Z5, Z1, Z1
+	VPXORD        Z31, Z1, Z1
+	VPERMD        Z1, Z30, Z1
+	VMOVDQU32     Z1, (CX)
+	VMINPS        Z8, Z29, Z8
+	VCVTPS2DQ     Z8, Z8
+	VMINPS        Z10, Z29, Z10
+	VCVTPS2DQ     Z10, Z10
+	VMINPS        Z12, Z29, Z12
+	VCVTPS2DQ     Z12, Z12
+	VMINPS        Z14, Z29, Z14
+	VCVTPS2DQ     Z14, Z14
+	VPACKSSDW     Z10, Z8, Z8
+	VPACKSSDW     Z14, Z12, Z12
+	VPADDW        Z28, Z8, Z8
+	VPADDW        Z28, Z12, Z12
+	VPACKUSWB     Z12, Z8, Z8
+	VPXORD        Z31, Z8, Z8
+	VPERMD        Z8, Z30, Z8
+	VMOVDQU32     Z8, 64(AX)
+	VMINPS        Z9, Z29, Z9
+	VCVTPS2DQ     Z9, Z9
+	VMINPS        Z11, Z29, Z11
+	VCVTPS2DQ     Z11, Z11
+	VMINPS        Z13, Z29, Z13
+	VCVTPS2DQ     Z13, Z13
+	VMINPS        Z15, Z29, Z15
+	VCVTPS2DQ     Z15, Z15
+	VPACKSSDW     Z11, Z9, Z9
+	VPACKSSDW     Z15, Z13, Z13
+	VPADDW        Z28, Z9, Z9
+	VPADDW        Z28, Z13, Z13
+	VPACKUSWB     Z13, Z9, Z9
+	VPXORD        Z31, Z9, Z9
+	VPERMD        Z9, Z30, Z9
+	VMOVDQU32     Z9, 64(CX)
+	VMINPS        Z16, Z29, Z16
+	VCVTPS2DQ     Z16, Z16
+	VMINPS        Z18, Z29, Z18
+	VCVTPS2DQ     Z18, Z18
+	VMINPS        Z20, Z29, Z20
+	VCVTPS2DQ     Z20, Z20
+	VPACKSSDW     Z18, Z16, Z16
+	VPACKSSDW     Z20, Z20, Z20
+	VPADDW        Z28, Z16, Z16
+	VPADDW        Z28, Z20, Z20
+	VPACKUSWB     Z20, Z16, Z16
+	VPXORD        Z31, Z16, Z16
+	VPERMD        Z16, Z30, Z16
+	VMOVDQU32     Y16, 128(AX)
+	VEXTRACTI32X4 $0x02, Z16, 160(AX)
+	VMINPS        Z17, Z29, Z17
+	VCVTPS2DQ     Z17, Z17
+	VMINPS        Z19, Z29, Z19
+	VCVTPS2DQ     Z19, Z19
+	VMINPS        Z21, Z29, Z21
+	VCVTPS2DQ     Z21, Z21
+	VPACKSSDW     Z19, Z17, Z17
+	VPACKSSDW     Z21, Z21, Z21
+	VPADDW        Z28, Z17, Z17
+	VPADDW        Z28, Z21, Z21
+	VPACKUSWB     Z21, Z17, Z17
+	VPXORD        Z31, Z17, Z17
+	VPERMD        Z17, Z30, Z17
+	VMOVDQU32     Y17, 128(CX)
+	VEXTRACTI32X4 $0x02, Z17, 160(CX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -16241,6 +18153,152 @@ res32:
 	ADDQ     SI, CX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+	VMAXPS       Z2, Z28, Z2
+	VMAXPS       Z3, Z28, Z3
+	VMAXPS       Z4, Z28, Z4
+	VMAXPS       Z5, Z28, Z5
+	VMAXPS       Z6, Z28, Z6
+	VMAXPS       Z7, Z28, Z7
+	VMAXPS       Z8, Z28, Z8
+	VMAXPS       Z9, Z28, Z9
+	VMAXPS       Z10, Z28, Z10
+	VMAXPS       Z11, Z28, Z11
+	VMAXPS       Z12, Z28, Z12
+	VMAXPS       Z13, Z28, Z13
+	VMAXPS       Z14, Z28, Z14
+	VMAXPS       Z15, Z28, Z15
+	VMAXPS       Z16, Z28, Z16
+	VMAXPS       Z17, Z28, Z17
+	VMAXPS       Z18, Z28, Z18
+	VMAXPS       Z19, Z28, Z19
+	VMAXPS       Z20, Z28, Z20
+	VMAXPS       Z21, Z28, Z21
+	VMAXPS       Z22, Z28, Z22
+	VMAXPS       Z23, Z28, Z23
+
+lowest:
+	VPBROADCASTW 208(R15), Z28
+	MOVL         208(R15), AX
+	SUBL         196(R15), AX
+	IMUL3L       $0x01010101, AX, AX
+	VPBROADCASTD AX, Z31
+	VMOVDQU32    lanePerm<>+0(SB), Z30
+	MOVQ         48(R15), AX
+	MOVQ         64(R15), CX
+	ADDQ         AX, CX
+	VMINPS       Z0, Z29, Z0
+	VCVTPS2DQ    Z0, Z0
+	VMINPS       Z2, Z29, Z2
+	VCVTPS2DQ    Z2, Z2
+	VMINPS       Z4, Z29, Z4
+	VCVTPS2DQ    Z4, Z4
+	VMINPS       Z6, Z29, Z6
+	VCVTPS2DQ    Z6, Z6
+	VPACKSSDW    Z2, Z0, Z0
+	VPACKSSDW    Z6, Z4, Z4
+	VPADDW       Z28, Z0, Z0
+	VPADDW       Z28, Z4, Z4
+	VPACKUSWB    Z4, Z0, Z0
+	VPXORD       Z31, Z0, Z0
+	VPERMD       Z0, Z30, Z0
+	VMOVDQU32    Z0, (AX)
+	VMINPS       Z1, Z29, Z1
+	VCVTPS2DQ    Z1, Z1
+	VMINPS       Z3, Z29, Z3
+	VCVTPS2DQ    Z3, Z3
+	VMINPS       Z5, Z29, Z5
+	VCVTPS2DQ    Z5, Z5
+	VMINPS       Z7, Z29, Z7
+	VCVTPS2DQ    Z7, Z7
+	VPACKSSDW    Z3, Z1, Z1
+	VPACKSSDW    Z7, Z5, Z5
+	VPADDW       Z28, Z1, Z1
+	VPADDW       Z28, Z5, Z5
+	VPACKUSWB    Z5, Z1, Z1
+	VPXORD       Z31, Z1, Z1
+	VPERMD       Z1, Z30, Z1
+	VMOVDQU32    Z1, (CX)
+	VMINPS       Z8, Z29, Z8
+	VCVTPS2DQ    Z8, Z8
+	VMINPS       Z10, Z29, Z10
+	VCVTPS2DQ    Z10, Z10
+	VMINPS       Z12, Z29, Z12
+	VCVTPS2DQ    Z12, Z12
+	VMINPS       Z14, Z29, Z14
+	VCVTPS2DQ    Z14, Z14
+	VPACKSSDW    Z10, Z8, Z8
+	VPACKSSDW    Z14, Z12, Z12
+	VPADDW       Z28, Z8, Z8
+	VPADDW       Z28, Z12, Z12
+	VPACKUSWB    Z12, Z8, Z8
+	VPXORD       Z31, Z8, Z8
+	VPERMD       Z8, Z30, Z8
+	VMOVDQU32    Z8, 64(AX)
+	VMINPS       Z9, Z29, Z9
+	VCVTPS2DQ    Z9, Z9
+	VMINPS       Z11, Z29, Z11
+	VCVTPS2DQ    Z11, Z11
+	VMINPS       Z13, Z29, Z13
+	VCVTPS2DQ    Z13, Z13
+	VMINPS       Z15, Z29, Z15
+	VCVTPS2DQ    Z15, Z15
+	VPACKSSDW    Z11, Z9, Z9
+	VPACKSSDW    Z15, Z13, Z13
+	VPADDW       Z28, Z9, Z9
+	VPADDW       Z28, Z13, Z13
+	VPACKUSWB    Z13, Z9, Z9
+	VPXORD       Z31, Z9, Z9
+	VPERMD       Z9, Z30, Z9
+	VMOVDQU32    Z9, 64(CX)
+	VMINPS       Z16, Z29, Z16
+	VCVTPS2DQ    Z16, Z16
+	VMINPS       Z18, Z29, Z18
+	VCVTPS2DQ    Z18, Z18
+	VMINPS       Z20, Z29, Z20
+	VCVTPS2DQ    Z20, Z20
+	VMINPS       Z22, Z29, Z22
+	VCVTPS2DQ    Z22, Z22
+	VPACKSSDW    Z18, Z16, Z16
+	VPACKSSDW    Z22, Z20, Z20
+	VPADDW       Z28, Z16, Z16
+	VPADDW       Z28, Z20, Z20
+	VPACKUSWB    Z20, Z16, Z16
+	VPXORD       Z31, Z16, Z16
+	VPERMD       Z16, Z30, Z16
+	VMOVDQU32    Z16, 128(AX)
+	VMINPS       Z17, Z29, Z17
+	VCVTPS2DQ    Z17, Z17
+	VMINPS       Z19, Z29, Z19
+	VCVTPS2DQ    Z19, Z19
+	VMINPS       Z21, Z29, Z21
+	VCVTPS2DQ    Z21, Z21
+	VMINPS       Z23, Z29, Z23
+	VCVTPS2DQ    Z23, Z23
+	VPACKSSDW    Z19, Z17, Z17
+	VPACKSSDW    Z23, Z21, Z21
+	VPADDW       Z28, Z17, Z17
+	VPADDW       Z28, Z21, Z21
+	VPACKUSWB    Z21, Z17, Z17
+	VPXORD       Z31, Z17, Z17
+	VPERMD       Z17, Z30, Z17
+	VMOVDQU32    Z17, 128(CX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -17620,6 +19678,170 @@ res32:
 	ADDQ     SI, CX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+	VMAXPS       Z2, Z28, Z2
+	VMAXPS       Z3, Z28, Z3
+	VMAXPS       Z4, Z28, Z4
+	VMAXPS       Z5, Z28, Z5
+	VMAXPS       Z6, Z28, Z6
+	VMAXPS       Z7, Z28, Z7
+	VMAXPS       Z8, Z28, Z8
+	VMAXPS       Z9, Z28, Z9
+	VMAXPS       Z10, Z28, Z10
+	VMAXPS       Z11, Z28, Z11
+	VMAXPS       Z12, Z28, Z12
+	VMAXPS       Z13, Z28, Z13
+	VMAXPS       Z14, Z28, Z14
+	VMAXPS       Z15, Z28, Z15
+	VMAXPS       Z16, Z28, Z16
+	VMAXPS       Z17, Z28, Z17
+	VMAXPS       Z18, Z28, Z18
+	VMAXPS       Z19, Z28, Z19
+	VMAXPS       Z20, Z28, Z20
+	VMAXPS       Z21, Z28, Z21
+	VMAXPS       Z22, Z28, Z22
+	VMAXPS       Z23, Z28, Z23
+	VMAXPS       Z24, Z28, Z24
+	VMAXPS       Z25, Z28, Z25
+
+lowest:
+	VPBROADCASTW 208(R15), Z28
+	MOVL         208(R15), AX
+	SUBL         196(R15), AX
+	IMUL3L       $0x01010101, AX, AX
+	VPBROADCASTD AX, Z31
+	VMOVDQU32    lanePerm<>+0(SB), Z30
+	MOVQ         48(R15), AX
+	MOVQ         64(R15), CX
+	ADDQ         AX, CX
+	VMINPS       Z0, Z29, Z0
+	VCVTPS2DQ    Z0, Z0
+	VMINPS       Z2, Z29, Z2
+	VCVTPS2DQ    Z2, Z2
+	VMINPS       Z4, Z29, Z4
+	VCVTPS2DQ    Z4, Z4
+	VMINPS       Z6, Z29, Z6
+	VCVTPS2DQ    Z6, Z6
+	VPACKSSDW    Z2, Z0, Z0
+	VPACKSSDW    Z6, Z4, Z4
+	VPADDW       Z28, Z0, Z0
+	VPADDW       Z28, Z4, Z4
+	VPACKUSWB    Z4, Z0, Z0
+	VPXORD       Z31, Z0, Z0
+	VPERMD       Z0, Z30, Z0
+	VMOVDQU32    Z0, (AX)
+	VMINPS       Z1, Z29, Z1
+	VCVTPS2DQ    Z1, Z1
+	VMINPS       Z3, Z29, Z3
+	VCVTPS2DQ    Z3, Z3
+	VMINPS       Z5, Z29, Z5
+	VCVTPS2DQ    Z5, Z5
+	VMINPS       Z7, Z29, Z7
+	VCVTPS2DQ    Z7, Z7
+	VPACKSSDW    Z3, Z1, Z1
+	VPACKSSDW    Z7, Z5, Z5
+	VPADDW       Z28, Z1, Z1
+	VPADDW       Z28, Z5, Z5
+	VPACKUSWB    Z5, Z1, Z1
+	VPXORD       Z31, Z1, Z1
+	VPERMD       Z1, Z30, Z1
+	VMOVDQU32    Z1, (CX)
+	VMINPS       Z8, Z29, Z8
+	VCVTPS2DQ    Z8, Z8
+	VMINPS       Z10, Z29, Z10
+	VCVTPS2DQ    Z10, Z10
+	VMINPS       Z12, Z29, Z12
+	VCVTPS2DQ    Z12, Z12
+	VMINPS       Z14, Z29, Z14
+	VCVTPS2DQ    Z14, Z14
+	VPACKSSDW    Z10, Z8, Z8
+	VPACKSSDW    Z14, Z12, Z12
+	VPADDW       Z28, Z8, Z8
+	VPADDW       Z28, Z12, Z12
+	VPACKUSWB    Z12, Z8, Z8
+	VPXORD       Z31, Z8, Z8
+	VPERMD       Z8, Z30, Z8
+	VMOVDQU32    Z8, 64(AX)
+	VMINPS       Z9, Z29, Z9
+	VCVTPS2DQ    Z9, Z9
+	VMINPS       Z11, Z29, Z11
+	VCVTPS2DQ    Z11, Z11
+	VMINPS       Z13, Z29, Z13
+	VCVTPS2DQ    Z13, Z13
+	VMINPS       Z15, Z29, Z15
+	VCVTPS2DQ    Z15, Z15
+	VPACKSSDW    Z11, Z9, Z9
+	VPACKSSDW    Z15, Z13, Z13
+	VPADDW       Z28, Z9, Z9
+	VPADDW       Z28, Z13, Z13
+	VPACKUSWB    Z13, Z9, Z9
+	VPXORD       Z31, Z9, Z9
+	VPERMD       Z9, Z30, Z9
+	VMOVDQU32    Z9, 64(CX)
+	VMINPS       Z16, Z29, Z16
+	VCVTPS2DQ    Z16, Z16
+	VMINPS       Z18, Z29, Z18
+	VCVTPS2DQ    Z18, Z18
+	VMINPS       Z20, Z29, Z20
+	VCVTPS2DQ    Z20, Z20
+	VMINPS       Z22, Z29, Z22
+	VCVTPS2DQ    Z22, Z22
+	VPACKSSDW    Z18, Z16, Z16
+	VPACKSSDW    Z22, Z20, Z20
+	VPADDW       Z28, Z16, Z16
+	VPADDW       Z28, Z20, Z20
+	VPACKUSWB    Z20, Z16, Z16
+	VPXORD       Z31, Z16, Z16
+	VPERMD       Z16, Z30, Z16
+	VMOVDQU32    Z16, 128(AX)
+	VMINPS       Z17, Z29, Z17
+	VCVTPS2DQ    Z17, Z17
+	VMINPS       Z19, Z29, Z19
+	VCVTPS2DQ    Z19, Z19
+	VMINPS       Z21, Z29, Z21
+	VCVTPS2DQ    Z21, Z21
+	VMINPS       Z23, Z29, Z23
+	VCVTPS2DQ    Z23, Z23
+	VPACKSSDW    Z19, Z17, Z17
+	VPACKSSDW    Z23, Z21, Z21
+	VPADDW       Z28, Z17, Z17
+	VPADDW       Z28, Z21, Z21
+	VPACKUSWB    Z21, Z17, Z17
+	VPXORD       Z31, Z17, Z17
+	VPERMD       Z17, Z30, Z17
+	VMOVDQU32    Z17, 128(CX)
+	VMINPS       Z24, Z29, Z24
+	VCVTPS2DQ    Z24, Z24
+	VPACKSSDW    Z24, Z24, Z24
+	VPADDW       Z28, Z24, Z24
+	VPACKUSWB    Z24, Z24, Z24
+	VPXORD       Z31, Z24, Z24
+	VPERMD       Z24, Z30, Z24
+	VMOVDQU32    X24, 192(AX)
+	VMINPS       Z25, Z29, Z25
+	VCVTPS2DQ    Z25, Z25
+	VPACKSSDW    Z25, Z25, Z25
+	VPADDW       Z28, Z25, Z25
+	VPACKUSWB    Z25, Z25, Z25
+	VPXORD       Z31, Z25, Z25
+	VPERMD       Z25, Z30, Z25
+	VMOVDQU32    X25, 192(CX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28
@@ -19097,6 +21319,176 @@ res32:
 	ADDQ     SI, CX
 
 nores:
+	CMPQ         152(R15), $0x00
+	JEQ          clamp
+	CMPQ         56(R15), $0x10
+	JNE          clamp
+	CMPQ         104(R15), $0x10
+	JNE          clamp
+	VBROADCASTSS 92(R15), Z29
+	MOVL         88(R15), AX
+	CMPL         AX, 212(R15)
+	JEQ          lowest
+	VBROADCASTSS 88(R15), Z28
+	VMAXPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z28, Z1
+	VMAXPS       Z2, Z28, Z2
+	VMAXPS       Z3, Z28, Z3
+	VMAXPS       Z4, Z28, Z4
+	VMAXPS       Z5, Z28, Z5
+	VMAXPS       Z6, Z28, Z6
+	VMAXPS       Z7, Z28, Z7
+	VMAXPS       Z8, Z28, Z8
+	VMAXPS       Z9, Z28, Z9
+	VMAXPS       Z10, Z28, Z10
+	VMAXPS       Z11, Z28, Z11
+	VMAXPS       Z12, Z28, Z12
+	VMAXPS       Z13, Z28, Z13
+	VMAXPS       Z14, Z28, Z14
+	VMAXPS       Z15, Z28, Z15
+	VMAXPS       Z16, Z28, Z16
+	VMAXPS       Z17, Z28, Z17
+	VMAXPS       Z18, Z28, Z18
+	VMAXPS       Z19, Z28, Z19
+	VMAXPS       Z20, Z28, Z20
+	VMAXPS       Z21, Z28, Z21
+	VMAXPS       Z22, Z28, Z22
+	VMAXPS       Z23, Z28, Z23
+	VMAXPS       Z24, Z28, Z24
+	VMAXPS       Z25, Z28, Z25
+	VMAXPS       Z26, Z28, Z26
+	VMAXPS       Z27, Z28, Z27
+
+lowest:
+	VPBROADCASTW 208(R15), Z28
+	MOVL         208(R15), AX
+	SUBL         196(R15), AX
+	IMUL3L       $0x01010101, AX, AX
+	VPBROADCASTD AX, Z31
+	VMOVDQU32    lanePerm<>+0(SB), Z30
+	MOVQ         48(R15), AX
+	MOVQ         64(R15), CX
+	ADDQ         AX, CX
+	VMINPS       Z0, Z29, Z0
+	VCVTPS2DQ    Z0, Z0
+	VMINPS       Z2, Z29, Z2
+	VCVTPS2DQ    Z2, Z2
+	VMINPS       Z4, Z29, Z4
+	VCVTPS2DQ    Z4, Z4
+	VMINPS       Z6, Z29, Z6
+	VCVTPS2DQ    Z6, Z6
+	VPACKSSDW    Z2, Z0, Z0
+	VPACKSSDW    Z6, Z4, Z4
+	VPADDW       Z28, Z0, Z0
+	VPADDW       Z28, Z4, Z4
+	VPACKUSWB    Z4, Z0, Z0
+	VPXORD       Z31, Z0, Z0
+	VPERMD       Z0, Z30, Z0
+	VMOVDQU32    Z0, (AX)
+	VMINPS       Z1, Z29, Z1
+	VCVTPS2DQ    Z1, Z1
+	VMINPS       Z3, Z29, Z3
+	VCVTPS2DQ    Z3, Z3
+	VMINPS       Z5, Z29, Z5
+	VCVTPS2DQ    Z5, Z5
+	VMINPS       Z7, Z29, Z7
+	VCVTPS2DQ    Z7, Z7
+	VPACKSSDW    Z3, Z1, Z1
+	VPACKSSDW    Z7, Z5, Z5
+	VPADDW       Z28, Z1, Z1
+	VPADDW       Z28, Z5, Z5
+	VPACKUSWB    Z5, Z1, Z1
+	VPXORD       Z31, Z1, Z1
+	VPERMD       Z1, Z30, Z1
+	VMOVDQU32    Z1, (CX)
+	VMINPS       Z8, Z29, Z8
+	VCVTPS2DQ    Z8, Z8
+	VMINPS       Z10, Z29, Z10
+	VCVTPS2DQ    Z10, Z10
+	VMINPS       Z12, Z29, Z12
+	VCVTPS2DQ    Z12, Z12
+	VMINPS       Z14, Z29, Z14
+	VCVTPS2DQ    Z14, Z14
+	VPACKSSDW    Z10, Z8, Z8
+	VPACKSSDW    Z14, Z12, Z12
+	VPADDW       Z28, Z8, Z8
+	VPADDW       Z28, Z12, Z12
+	VPACKUSWB    Z12, Z8, Z8
+	VPXORD       Z31, Z8, Z8
+	VPERMD       Z8, Z30, Z8
+	VMOVDQU32    Z8, 64(AX)
+	VMINPS       Z9, Z29, Z9
+	VCVTPS2DQ    Z9, Z9
+	VMINPS       Z11, Z29, Z11
+	VCVTPS2DQ    Z11, Z11
+	VMINPS       Z13, Z29, Z13
+	VCVTPS2DQ    Z13, Z13
+	VMINPS       Z15, Z29, Z15
+	VCVTPS2DQ    Z15, Z15
+	VPACKSSDW    Z11, Z9, Z9
+	VPACKSSDW    Z15, Z13, Z13
+	VPADDW       Z28, Z9, Z9
+	VPADDW       Z28, Z13, Z13
+	VPACKUSWB    Z13, Z9, Z9
+	VPXORD       Z31, Z9, Z9
+	VPERMD       Z9, Z30, Z9
+	VMOVDQU32    Z9, 64(CX)
+	VMINPS       Z16, Z29, Z16
+	VCVTPS2DQ    Z16, Z16
+	VMINPS       Z18, Z29, Z18
+	VCVTPS2DQ    Z18, Z18
+	VMINPS       Z20, Z29, Z20
+	VCVTPS2DQ    Z20, Z20
+	VMINPS       Z22, Z29, Z22
+	VCVTPS2DQ    Z22, Z22
+	VPACKSSDW    Z18, Z16, Z16
+	VPACKSSDW    Z22, Z20, Z20
+	VPADDW       Z28, Z16, Z16
+	VPADDW       Z28, Z20, Z20
+	VPACKUSWB    Z20, Z16, Z16
+	VPXORD       Z31, Z16, Z16
+	VPERMD       Z16, Z30, Z16
+	VMOVDQU32    Z16, 128(AX)
+	VMINPS       Z17, Z29, Z17
+	VCVTPS2DQ    Z17, Z17
+	VMINPS       Z19, Z29, Z19
+	VCVTPS2DQ    Z19, Z19
+	VMINPS       Z21, Z29, Z21
+	VCVTPS2DQ    Z21, Z21
+	VMINPS       Z23, Z29, Z23
+	VCVTPS2DQ    Z23, Z23
+	VPACKSSDW    Z19, Z17, Z17
+	VPACKSSDW    Z23, Z21, Z21
+	VPADDW       Z28, Z17, Z17
+	VPADDW       Z28, Z21, Z21
+	VPACKUSWB    Z21, Z17, Z17
+	VPXORD       Z31, Z17, Z17
+	VPERMD       Z17, Z30, Z17
+	VMOVDQU32    Z17, 128(CX)
+	VMINPS       Z24, Z29, Z24
+	VCVTPS2DQ    Z24, Z24
+	VMINPS       Z26, Z29, Z26
+	VCVTPS2DQ    Z26, Z26
+	VPACKSSDW    Z26, Z24, Z24
+	VPADDW       Z28, Z24, Z24
+	VPACKUSWB    Z24, Z24, Z24
+	VPXORD       Z31, Z24, Z24
+	VPERMD       Z24, Z30, Z24
+	VMOVDQU32    Y24, 192(AX)
+	VMINPS       Z25, Z29, Z25
+	VCVTPS2DQ    Z25, Z25
+	VMINPS       Z27, Z29, Z27
+	VCVTPS2DQ    Z27, Z27
+	VPACKSSDW    Z27, Z25, Z25
+	VPADDW       Z28, Z25, Z25
+	VPACKUSWB    Z25, Z25, Z25
+	VPXORD       Z31, Z25, Z25
+	VPERMD       Z25, Z30, Z25
+	VMOVDQU32    Y25, 192(CX)
+	VZEROUPPER
+	RET
+
+clamp:
 	CMPL         88(R15), $0xff800000
 	JEQ          nolo1
 	VBROADCASTSS 88(R15), Z28

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 
+	"github.com/mmcloughlin/avo/attr"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
@@ -32,12 +33,80 @@ const (
 // genI8AVX512 writes the int8 tiles for AVX-512 VNNI: the shape of the float
 // ones, with four input bytes for every float.
 func genI8AVX512(a *asm) {
+	a.lanePerm()
 	for nb := 1; nb <= 2; nb++ {
 		for p := 1; p <= 14; p++ {
 			a.tileI8AVX512(p, nb)
 		}
 	}
 	a.peak("peakI8VNNI512", 24, func(r reg.VecPhysical) { a.raw("VPDPBUSD", reg.Z31, reg.Z30, r) }, zregs)
+}
+
+// lanePerm defines the order that gathers dword j of each 128-bit lane.
+func (a *asm) lanePerm() {
+	a.permMem = a.StaticGlobal("lanePerm")
+	a.DataAttributes(attr.RODATA | attr.NOPTR)
+	for i := 0; i < 16; i++ {
+		a.AddDatum(4*i, U32(uint32(i%4*4+i/4)))
+	}
+}
+
+// packBytes clamps to Z29 from above, converts, and stores positions of 16 bytes
+// side by side, four at a time, and returns: two words of four positions
+// interleave by lane, so one permutation puts them in order.
+func (a *asm) packBytes(p, nb int, acc func(i, b int) reg.VecPhysical) {
+	a.VPBROADCASTW(mem(rT, offQZero), reg.Z28)
+	a.MOVL(mem(rT, offQZero), reg.EAX)
+	a.SUBL(mem(rT, offQAdd), reg.EAX)
+	a.IMUL3L(U32(0x01010101), reg.EAX, reg.EAX)
+	a.VPBROADCASTD(reg.EAX, reg.Z31) // 0x80 in every byte when they are signed
+	a.VMOVDQU32(a.permMem, reg.Z30)
+	a.MOVQ(mem(rT, offDst), rA0)
+	if nb > 1 {
+		a.MOVQ(mem(rT, offDBlock), rB0)
+		a.ADDQ(rA0, rB0)
+	}
+	for i := 0; i < p; i += 4 {
+		n := min(4, p-i)
+		for b := 0; b < nb; b++ {
+			r := make([]reg.VecPhysical, 4)
+			for j := range r {
+				r[j] = acc(i+min(j, n-1), b)
+			}
+			for _, x := range r[:n] {
+				a.VMINPS(x, reg.Z29, x)
+				a.VCVTPS2DQ(x, x)
+			}
+			if n < 3 {
+				a.VPACKSSDW(r[1], r[0], r[0])
+				a.VPADDW(reg.Z28, r[0], r[0])
+				a.VPACKUSWB(r[0], r[0], r[0])
+			} else {
+				a.VPACKSSDW(r[1], r[0], r[0])
+				a.VPACKSSDW(r[3], r[2], r[2])
+				a.VPADDW(reg.Z28, r[0], r[0])
+				a.VPADDW(reg.Z28, r[2], r[2])
+				a.VPACKUSWB(r[2], r[0], r[0])
+			}
+			a.VPXORD(reg.Z31, r[0], r[0])
+			a.VPERMD(r[0], reg.Z30, r[0])
+			k := i*nb + b // register number of r[0]
+			ptr := []reg.Register{rA0, rB0}[b]
+			switch n {
+			case 4:
+				a.VMOVDQU32(zregs[k], mem(ptr, 16*i))
+			case 3:
+				a.VMOVDQU32(yregs[k], mem(ptr, 16*i))
+				a.VEXTRACTI32X4(Imm(2), zregs[k], mem(ptr, 16*i+32))
+			case 2:
+				a.VMOVDQU32(yregs[k], mem(ptr, 16*i))
+			case 1:
+				a.VMOVDQU32(xregs[k], mem(ptr, 16*i))
+			}
+		}
+	}
+	a.VZEROUPPER()
+	a.RET()
 }
 
 func (a *asm) tileI8AVX512(p, nb int) {
@@ -136,6 +205,25 @@ func (a *asm) tileI8AVX512(p, nb int) {
 		}
 	}
 	a.Label("nores")
+	// Whole blocks of bytes side by side are packed with saturation, which makes
+	// the clamp at the lowest byte superfluous.
+	a.CMPQ(mem(rT, offFused), Imm(0))
+	a.JEQ(LabelRef("clamp"))
+	a.CMPQ(mem(rT, offDStride), Imm(16))
+	a.JNE(LabelRef("clamp"))
+	a.CMPQ(mem(rT, offLanes), Imm(16))
+	a.JNE(LabelRef("clamp"))
+	a.VBROADCASTSS(mem(rT, offHi), reg.Z29)
+	a.MOVL(mem(rT, offLo), reg.EAX)
+	a.CMPL(reg.EAX, mem(rT, offQLo))
+	a.JEQ(LabelRef("lowest"))
+	a.VBROADCASTSS(mem(rT, offLo), reg.Z28)
+	for _, r := range all {
+		a.VMAXPS(r, reg.Z28, r)
+	}
+	a.Label("lowest")
+	a.packBytes(p, nb, acc)
+	a.Label("clamp")
 	a.clampAVX512(all)
 	a.roundAVX512(all)
 	a.CMPQ(mem(rT, offOut), Imm(1))

@@ -33,6 +33,7 @@ type asm struct {
 	label   int
 	extra   []string // Go source after the stubs
 	iotaMem operand.Mem
+	permMem operand.Mem
 }
 
 // kernelPkg declares the argument types for the signatures in comments.
