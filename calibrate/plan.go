@@ -15,6 +15,7 @@ func DefaultPlan() Plan {
 			{Entry: "base", Path: "ne.spill_gbs"},
 			{Entry: "base", Path: "ne.int8_factor"},
 			{Entry: "a-2022", Path: "ne.floor_ms"},
+			{Entry: "a-2022", Path: "ne.prefetch_mb"},
 			{Entry: "a14", Path: "ne.floor_ms"},
 			{Entry: "a15", Path: "ne.floor_ms"},
 			{Entry: "iphone-11-pro", Path: "handling_ms"},

@@ -36,7 +36,7 @@ func New(d *device.Device) *Unit {
 		opsMS:    n.VectorGops.Value * 1e6,
 		cache:    n.CacheMB.Value * 1e6,
 		slc:      d.SLCMB.Value * 1e6,
-		cacheMS:  max(n.CacheGBs.Value*1e6, dram),
+		cacheMS:  max(n.CacheGBs.Value*1e6, dram*max(1, d.SLCGain.Value)),
 		slcMS:    dram * max(1, d.SLCGain.Value),
 		dram:     dram,
 		expandMS: n.ExpandGBs.Value * 1e6,
