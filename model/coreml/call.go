@@ -9,8 +9,9 @@ import (
 
 // call is the translation of one operation.
 type call struct {
-	im *importer
-	op *operation
+	made []*model.Value // intermediate values of this operation
+	im   *importer
+	op   *operation
 }
 
 // handlers translate operations by type. Each file import_*.go adds a family.
@@ -315,6 +316,7 @@ func (c *call) midAs(name string, op model.Op, attrs model.Attrs, n int, ins ...
 		outs[i] = &model.Value{Name: c.im.fresh(name)}
 	}
 	c.im.add(&model.Node{Name: outs[0].Name, Op: op, Inputs: ins, Outputs: outs, Attrs: attrs})
+	c.made = append(c.made, outs...)
 	return outs
 }
 

@@ -118,6 +118,23 @@ func TestMoreTranslation(t *testing.T) {
 		newProg().in("x", f32([]int{1, 2, 2}, 1, 3, 10, 30)).
 			op("instance_norm", args{"x": "x", "epsilon": 0.0}, out("y", f32([]int{1, 2, 2}, -1, 1, -1, 1))).check(t)
 	})
+	t.Run("nothing to do", func(t *testing.T) {
+		// Operations that change nothing pass their input on, which keeps
+		// its name.
+		x := ramp(2, 2)
+		newProg().in("x", x).
+			op("relu", args{"x": "x"}, out("r", x)).
+			op("band_part", args{"x": "r", "lower": -1, "upper": -1}, out("b", x)).
+			op("squeeze", args{"x": "b"}, out("s", x)).
+			op("slice_by_index", args{"x": "s", "begin": []int{0, 0}, "end": []int{2, 2}}, out("w", x)).
+			op("slice_by_size", args{"x": "w", "begin": []int{0, 0}, "size": []int{-1, 2}}, out("z", x)).
+			op("resample", args{"x": "q", "coordinates": f32([]int{1, 1, 1, 2}, 1, 0), "sampling_mode": str("nearest"), "padding_mode": str("constant"), "padding_value": 0.0,
+				"coordinates_mode": str("normalized_zero_to_one"), "align_corners": true}, out("n", f32([]int{1, 1, 1, 1}, 2))).in("q", ramp(1, 1, 2, 2)).check(t)
+	})
+	t.Run("pads by data", func(t *testing.T) {
+		newProg().in("x", ramp(1, 2)).in("p", i32([]int{4}, 0, 0, 1, 2)).
+			op("pad", args{"x": "x", "pad": "p", "mode": str("constant"), "constant_val": 7.0}, out("y", f32([]int{1, 5}, 7, 1, 2, 7, 7))).check(t)
+	})
 	t.Run("attention", func(t *testing.T) {
 		// Two keys of equal score; the mask drops the second.
 		m := model.NewTensor(model.Bool, 1, 1, 2)

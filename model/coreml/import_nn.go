@@ -322,9 +322,10 @@ func (c *call) layerNorm() {
 	c.rename(y)
 }
 
-// rename makes an intermediate value the operation's first output.
+// rename makes an intermediate value the operation's first output; a value of
+// another operation is passed on.
 func (c *call) rename(v *model.Value) {
-	if v.Producer == nil || c.op.outputs[0].name == v.Name {
+	if !slices.Contains(c.made, v) {
 		c.result("Identity", nil, v)
 		return
 	}

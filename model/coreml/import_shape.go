@@ -81,16 +81,6 @@ func init() {
 	handle((*call).spaceToBatch, "space_to_batch")
 	handle((*call).batchToSpace, "batch_to_space")
 	handle(func(c *call) {
-		x := c.in("x")
-		n := c.ints("shape", nil)
-		if n == nil {
-			s := c.in("shape")
-			c.result("Expand", nil, x, c.as64(s))
-			return
-		}
-		c.result("Expand", nil, x, c.int64s("shape", n...))
-	}, "broadcast_to")
-	handle(func(c *call) {
 		v := c.one("value")
 		if v == nil {
 			v = model.Scalar(float32(0))
