@@ -256,7 +256,7 @@ func TestOperatorsAgainstONNXRuntime(t *testing.T) {
 			t.Errorf("%v: %v", c, err)
 			continue
 		}
-		jobs, kept, wants = append(jobs, job{g, feeds}), append(kept, c), append(wants, out)
+		jobs, kept, wants = append(jobs, job{graph: g, feeds: feeds}), append(kept, c), append(wants, out)
 	}
 	got, errs := runORTEach(t, jobs)
 	compared := 0

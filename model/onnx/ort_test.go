@@ -2,6 +2,7 @@ package onnx_test
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -42,6 +43,7 @@ func runtimeDir(t *testing.T) string {
 type job struct {
 	graph *model.Graph
 	feeds map[string]*model.Tensor
+	file  []byte // the model, if the graph is not to be written
 }
 
 // runORT writes the graphs, runs them and returns their outputs by position.
@@ -63,7 +65,11 @@ func runORTEach(t *testing.T, jobs []job) ([][]*model.Tensor, []string) {
 	var list []map[string]any
 	for k, j := range jobs {
 		base := filepath.Join(dir, fmt.Sprint(k))
-		if err := onnx.Save(base+".onnx", j.graph); err != nil {
+		if j.file != nil {
+			if err := os.WriteFile(base+".onnx", j.file, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := onnx.Save(base+".onnx", j.graph); err != nil {
 			t.Fatal(err)
 		}
 		feeds := map[string]any{}
@@ -176,7 +182,7 @@ func TestONNXRuntime(t *testing.T) {
 		t.Run(c[0]+" "+c[1], func(t *testing.T) {
 			g := compressed(t, c[0], c[1])
 			in := seeded(g, 11)
-			got, err := runORT(t, []job{{g, in}})
+			got, err := runORT(t, []job{{graph: g, feeds: in}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -243,7 +249,7 @@ func TestONNXRuntimeInt8(t *testing.T) {
 				}
 				feeds[v.Name] = values[v]
 			}
-			jobs, want = append(jobs, job{p, feeds}), append(want, values[n.Outputs[0]])
+			jobs, want = append(jobs, job{graph: p, feeds: feeds}), append(want, values[n.Outputs[0]])
 		}
 		got, err := runORT(t, jobs)
 		if err != nil {
@@ -291,4 +297,96 @@ func piece(q *model.Node) *model.Graph {
 	}
 	walk(q)
 	return g
+}
+
+// TestContrib reads operators of ONNX Runtime's own domain and compares with
+// what it computes for the same file.
+func TestContrib(t *testing.T) {
+	runtimeDir(t)
+	r := rand.New(rand.NewPCG(4, 2))
+	floats := func(name string, dims ...int64) []byte {
+		n := 1
+		for _, d := range dims {
+			n *= int(d)
+		}
+		var raw []byte
+		for range n {
+			raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(float32(r.NormFloat64())))
+		}
+		return onnx.RawTensor(name, 1, dims, raw)
+	}
+	codes := func(name string, dims ...int64) []byte {
+		n := 1
+		for _, d := range dims {
+			n *= int(d)
+		}
+		raw := make([]byte, n)
+		for i := range raw {
+			raw[i] = byte(r.Uint32())
+		}
+		return onnx.RawTensor(name, 2, dims, raw)
+	}
+	attrs := func(kv ...any) []byte {
+		var b []byte
+		for i := 0; i < len(kv); i += 2 {
+			b = append(b, onnx.RawAttr(kv[i].(string), kv[i+1])...)
+		}
+		return b
+	}
+	type contrib struct {
+		op    string
+		in    map[string][]int64
+		inits [][]byte
+		args  []string
+		attrs []byte
+	}
+	x := map[string][]int64{"x": {2, 3, 32}}
+	image := map[string][]int64{"x": {1, 4, 6, 6}}
+	cases := []contrib{
+		{"Gelu", x, nil, []string{"x"}, nil},
+		{"BiasGelu", x, [][]byte{floats("b", 32)}, []string{"x", "b"}, nil},
+		{"FastGelu", x, [][]byte{floats("b", 32)}, []string{"x", "b"}, nil},
+		{"FastGelu", x, nil, []string{"x"}, nil},
+		{"QuickGelu", x, nil, []string{"x"}, nil},
+		{"FusedMatMul", x, [][]byte{floats("w", 7, 32)}, []string{"x", "w"}, attrs("transB", 1, "alpha", 0.5)},
+		{"FusedMatMul", map[string][]int64{"x": {2, 5, 3}, "w": {2, 5, 4}}, nil, []string{"x", "w"}, attrs("transA", 1)},
+		{"FusedGemm", map[string][]int64{"x": {3, 8}}, [][]byte{floats("w", 8, 5), floats("b", 5)}, []string{"x", "w", "b"}, attrs("activation", "LeakyRelu", "activation_alpha", 0.3)},
+		{"FusedConv", image, [][]byte{floats("w", 4, 4, 3, 3), floats("b", 4)}, []string{"x", "w", "b"}, attrs("pads", []int{1, 1, 1, 1}, "activation", "Relu")},
+		{"FusedConv", map[string][]int64{"x": {1, 4, 6, 6}, "z": {1, 4, 6, 6}}, [][]byte{floats("w", 4, 4, 3, 3), floats("b", 4)}, []string{"x", "w", "b", "z"}, attrs("pads", []int{1, 1, 1, 1}, "activation", "Relu")},
+		{"FusedConv", image, [][]byte{floats("w", 4, 4, 1, 1)}, []string{"x", "w"}, attrs("activation", "Clip", "activation_params", []float64{-0.5, 0.75})},
+		{"SkipLayerNormalization", map[string][]int64{"x": {2, 3, 32}, "s": {2, 3, 32}}, [][]byte{floats("g", 32), floats("e", 32), floats("b", 32)}, []string{"x", "s", "g", "e", "b"}, attrs("epsilon", 1e-5)},
+		{"SkipSimplifiedLayerNormalization", map[string][]int64{"x": {2, 3, 32}, "s": {2, 3, 32}}, [][]byte{floats("g", 32)}, []string{"x", "s", "g"}, attrs("epsilon", 1e-5)},
+		{"MatMulNBits", x, [][]byte{codes("w", 5, 2, 8), floats("s", 10)}, []string{"x", "w", "s"}, attrs("K", 32, "N", 5, "bits", 4, "block_size", 16)},
+		{"MatMulNBits", x, [][]byte{codes("w", 5, 1, 16), floats("s", 5), codes("z", 5)}, []string{"x", "w", "s", "z"}, attrs("K", 32, "N", 5, "bits", 4, "block_size", 32)},
+		{"MatMulNBits", map[string][]int64{"x": {3, 48}}, [][]byte{codes("w", 6, 3, 8), floats("s", 18), codes("z", 12)}, []string{"x", "w", "s", "z"}, attrs("K", 48, "N", 6, "bits", 4, "block_size", 16)},
+	}
+	var jobs []job
+	var wants []*model.Tensor
+	for _, c := range cases {
+		file := onnx.RawModel([]onnx.RawNode{{Op: c.op, Domain: "com.microsoft", In: c.args, Out: []string{"y"}, Attrs: c.attrs}}, c.in, c.inits, "y")
+		g, err := onnx.Read(file, "", onnx.Options{})
+		if err != nil {
+			t.Fatalf("%s: %v", c.op, err)
+		}
+		feeds := seeded(g, 3)
+		out, err := ops.EvalGraph(context.Background(), g, feeds, ops.Options{})
+		if err != nil {
+			t.Fatalf("%s: %v", c.op, err)
+		}
+		jobs, wants = append(jobs, job{graph: g, feeds: feeds, file: file}), append(wants, out["y"])
+	}
+	got, errs := runORTEach(t, jobs)
+	for i, c := range cases {
+		if errs[i] != "" {
+			t.Errorf("%s: ONNX Runtime: %s", c.op, errs[i])
+			continue
+		}
+		var diff, top float64
+		for k, w := range wants[i].Float32s() {
+			diff, top = max(diff, math.Abs(got[i][0].At(k)-float64(w))), max(top, math.Abs(float64(w)))
+		}
+		if !got[i][0].Shape.Equal(wants[i].Shape) || !(diff <= 2e-5*top) {
+			t.Errorf("%s: %v differs from ONNX Runtime's %v by %.3g of %.3g", c.op, wants[i].Shape, got[i][0].Shape, diff, top)
+		}
+	}
 }

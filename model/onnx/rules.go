@@ -62,6 +62,7 @@ func init() {
 		rules[op] = axesInput(18)
 	}
 	maps.Copy(rules, quantizedRules)
+	maps.Copy(rules, contribRules)
 }
 
 func castLike(b *builder, n *node, key string) error {
