@@ -90,14 +90,14 @@ func (d Dense) Decode(t DType, s Shape) (*Tensor, error) {
 	return v.Convert(t), nil
 }
 
-// Lazy is a dense storage whose values are computed at first use: seeded
-// weights of built-in networks, folded batch norms. It is safe for concurrent
-// use.
+// Lazy is a dense storage whose values are computed at first use, and kept
+// until [Lazy.Drop]: seeded weights of built-in networks, folded batch norms.
+// It is safe for concurrent use.
 type Lazy struct {
 	dtype DType
 	elems int64
 	make  func() (*Tensor, error)
-	once  sync.Once
+	mu    sync.Mutex
 	val   *Tensor
 	err   error
 }
@@ -115,11 +115,50 @@ func (l *Lazy) StoredBytes() int64 { return l.dtype.Bytes(l.elems) }
 
 // Decode computes the values once and returns them.
 func (l *Lazy) Decode(d DType, s Shape) (*Tensor, error) {
-	l.once.Do(func() { l.val, l.err = l.make(); l.make = nil })
-	if l.err != nil {
-		return nil, l.err
+	v, err := l.value()
+	if err != nil {
+		return nil, err
 	}
-	return Dense{l.val}.Decode(d, s)
+	return Dense{v}.Decode(d, s)
+}
+
+func (l *Lazy) value() (*Tensor, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.val == nil && l.err == nil {
+		l.val, l.err = l.make()
+	}
+	return l.val, l.err
+}
+
+// Drop forgets the values, for those who have made their own copy of them;
+// another Decode computes them again.
+func (l *Lazy) Drop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.val = nil
+}
+
+// Drop forgets what the constant has computed on demand (see [Lazy.Drop]). It
+// changes no value.
+func (c *Const) Drop() {
+	if c == nil {
+		return
+	}
+	switch s := c.Storage.(type) {
+	case *Lazy:
+		s.Drop()
+	case *Affine:
+		s.Codes.Drop()
+		s.Scale.Drop()
+		s.Zero.Drop()
+	case *Lookup:
+		s.Indices.Drop()
+		s.Table.Drop()
+	case *Sparse:
+		s.Mask.Drop()
+		s.Values.Drop()
+	}
 }
 
 // Affine stores integer codes with a scale (and a zero point) per block:

@@ -84,7 +84,7 @@ func Compile(net *model.Network, o Options) (*Program, error) {
 				return nil, fmt.Errorf("exec: layer %q (%s): %w", l.Name, l.Op, err)
 			}
 		}
-		clear(b.consts)
+		b.release(l)
 	}
 	b.layer, b.num = -1, Numerics{}
 	for _, v := range net.Graph.Outputs {
@@ -539,6 +539,19 @@ func (b *builder) floatConst(v *model.Value, lay layout) (*ten, error) {
 	kernels.PackC16(kernels.NewCtx(b.opt.Pool), t.constF, f, t.n, t.c, t.h, t.w)
 	b.prog.weights += int64(4 * t.len)
 	return t, nil
+}
+
+// release lets go of the decoded constants of a layer: the kernels have packed
+// them. Small ones are kept, because other layers read them too (scales).
+func (b *builder) release(l *model.Layer) {
+	clear(b.consts)
+	for _, n := range l.Nodes {
+		for _, v := range n.Inputs {
+			if v != nil && v.Const != nil && v.Const.Elems() > 1024 {
+				v.Const.Drop()
+			}
+		}
+	}
 }
 
 // sole reports whether value v, made by a node of the current layer, is read
