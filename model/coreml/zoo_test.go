@@ -208,3 +208,16 @@ func TestBidirectionalLSTM(t *testing.T) {
 	}
 	sameOutputs(t, g, back, 1e-6)
 }
+
+func BenchmarkLoad(b *testing.B) {
+	p := filepath.Join(b.TempDir(), "resnet50.mlpackage")
+	if err := coreml.Save(p, compressed(b, "resnet50", "w8"), coreml.Options{}); err != nil {
+		b.Fatal(err)
+	}
+	b.ResetTimer()
+	for b.Loop() {
+		if _, err := coreml.Load(p, coreml.Options{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
