@@ -16,8 +16,9 @@ import (
 // that a later block finds ready, the weight stream's credit) is left to the
 // evaluation of the whole.
 
-// blockBudget bounds the schedules of blocks that are evaluated.
-const blockBudget = 60000
+// blockBudget bounds the search of blocks: schedules evaluated, times the
+// layers of each.
+const blockBudget = 1_000_000
 
 // blockChoice is the best schedule found of a block for a pair of units.
 type blockChoice struct {
@@ -33,7 +34,8 @@ type blockSearch struct {
 	known   map[uint64]*[NumUnits + 1][NumUnits + 1]blockChoice
 	seed    maphash.Seed
 	edgeMap map[int]int
-	tried   int
+	tried   int // schedules
+	work    int // their layers
 }
 
 // byBlocks assigns the layers of a problem by the best series of blocks; nil
@@ -246,6 +248,7 @@ func (b *blockSearch) search(sub *Problem, v *overlapper, inner [2]int, groups [
 	best := blockChoice{ms: math.Inf(1)}
 	price := func() float64 {
 		b.tried++
+		b.work += n
 		v.ranks(cur)
 		v.evaluate(cur)
 		if v.latency < best.ms {
@@ -274,7 +277,7 @@ func (b *blockSearch) search(sub *Problem, v *overlapper, inner [2]int, groups [
 						cur[i], changed = u, true
 					}
 				}
-				if changed && b.tried < blockBudget {
+				if changed && b.work < blockBudget {
 					if x := price(); x < mine*(1-1e-9) {
 						mine, improved = x, true
 						for k, i := range group {
@@ -288,7 +291,7 @@ func (b *blockSearch) search(sub *Problem, v *overlapper, inner [2]int, groups [
 			}
 			return improved
 		}
-		for improved := true; improved && b.tried < blockBudget; {
+		for improved := true; improved && b.work < blockBudget; {
 			improved = false
 			for _, g := range groups {
 				improved = moves(g) || improved
@@ -304,7 +307,7 @@ func (b *blockSearch) search(sub *Problem, v *overlapper, inner [2]int, groups [
 		}
 	}
 	// All ways to divide whole branches, where they are few.
-	if g := len(groups); g > 1 && g <= 4 && b.tried < blockBudget {
+	if g := len(groups); g > 1 && g <= 4 && b.work < blockBudget {
 		set(min(home, NumUnits-1))
 		pick := make([]int, g)
 		bestPick, bestMS := make([]int, g), math.Inf(1)

@@ -852,8 +852,9 @@ func (b *blockBounder) work(a, z int, weights bool) float64 {
 // blocks takes memory in the square of the layers.
 const overlapLayers = 8192
 
-// overlapBudget bounds the schedules that one improvement evaluates.
-const overlapBudget = 4000
+// overlapBudget bounds the search over whole networks: schedules evaluated,
+// times the layers of each.
+const overlapBudget = 3_500_000
 
 // overlap looks for a schedule that is shorter than the serial plan, and
 // rewrites the plan (whose Units are by position) if it finds one. It always
@@ -920,7 +921,7 @@ func (s *Solver) overlap(p *Problem, o *Options, plan *Plan) {
 						changed = true
 					}
 				}
-				if !changed || v.tried > overlapBudget {
+				if !changed || v.tried*n > overlapBudget {
 					for k, i := range group {
 						a[i] = was[k]
 					}
@@ -941,7 +942,7 @@ func (s *Solver) overlap(p *Problem, o *Options, plan *Plan) {
 			}
 			return improved
 		}
-		for improved := true; improved && v.tried <= overlapBudget; {
+		for improved := true; improved && v.tried*n <= overlapBudget; {
 			improved = false
 			for _, g := range groups {
 				improved = moves(g) || improved

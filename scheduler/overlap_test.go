@@ -269,7 +269,7 @@ func TestLarge(t *testing.T) {
 		t.Skip("takes a second")
 	}
 	r := rand.New(rand.NewPCG(41, 42))
-	p := randomProblem(r, 5000, 4, 0.2)
+	p := randomProblem(r, 3000, 4, 0.2)
 	var s Solver
 	var plan Plan
 	for _, o := range []Options{{}, {Policy: EDP}, {Overlap: true}, {Policy: Throughput}, {MaxSegments: 3}} {
