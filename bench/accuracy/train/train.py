@@ -6,7 +6,8 @@ residuals, depthwise convolutions, ReLU6, linear bottlenecks) and
 `fashion_resnet` (basic blocks with projections). Each is trained in fp32, its
 batch norms are folded, and the folded network is fine-tuned with fake
 quantisation: int8 weights, symmetric per output channel (-127..127), and
-activations of 8 bits per tensor, without sign where a ReLU made them. Four ONNX
+activations of 8 bits per tensor, without sign where a ReLU made them. The loss is
+half the labels' and half the fp32 network's answers (distillation). Four ONNX
 files come out:
 
     fashion_mobilenet_v2.onnx  fashion_mobilenet_v2_qat.onnx
@@ -25,7 +26,8 @@ dataset-fashion-mnist. The committed files were made by
 on Debian 12 (torch 1.13, one thread; the seed fixes the result for one build of
 torch). It prints the accuracy of fp32 and of the fake-quantised network on the
 10,000 test images; `triune bench accuracy` measures the same on the files. The
-test images take no part in training, nor in choosing anything.
+test images take no part in training. --fine-tune takes the fp32 networks from the
+files of an earlier run and gives the same _qat files as a whole run does.
 """
 import argparse, copy, gzip, os, struct, time
 
@@ -251,7 +253,9 @@ def accuracy(net, x, y):
     return 100 * right / len(x)
 
 
-def train(net, x, y, epochs, rate, rng, freeze=False):
+def train(net, x, y, epochs, rate, rng, teacher=None):
+    """Trains a network; with a teacher, as its fake-quantised student, whose
+    ranges are frozen in the last epoch."""
     decay = [p for p in net.parameters() if p.dim() > 1]
     rest = [p for p in net.parameters() if p.dim() <= 1]
     opt = torch.optim.SGD([{"params": decay, "weight_decay": 3e-4}, {"params": rest}], rate, 0.9, nesterov=True)
@@ -259,13 +263,18 @@ def train(net, x, y, epochs, rate, rng, freeze=False):
     sched = torch.optim.lr_scheduler.OneCycleLR(opt, rate, epochs * (len(x) // size), pct_start=0.2)
     net.train()
     for e in range(epochs):
-        if freeze and e == epochs - 1:
+        if teacher is not None and e == epochs - 1:
             for m in net.modules():
                 if isinstance(m, ActQuant):
                     m.frozen = True
         start, total = time.time(), 0.0
         for n, (bx, by) in enumerate(batches(x, y, size, rng)):
-            loss = F.cross_entropy(net(bx), by)
+            out = net(bx)
+            loss = F.cross_entropy(out, by)
+            if teacher is not None:
+                with torch.no_grad():
+                    want = F.softmax(teacher(bx) / 2, 1)
+                loss = (loss + 4 * F.kl_div(F.log_softmax(out / 2, 1), want, reduction="batchmean")) / 2
             opt.zero_grad()
             loss.backward()
             opt.step()
@@ -347,6 +356,17 @@ class Onnx:
         print("%s %d bytes" % (path, os.path.getsize(path)), flush=True)
 
 
+def restore(net, path):
+    """Sets a folded network's parameters to those of an exported file."""
+    import onnx
+    from onnx import numpy_helper
+    have = {c.name: torch.from_numpy(numpy_helper.to_array(c).copy()) for c in onnx.load(path).graph.initializer}
+    for m in net.modules():
+        if isinstance(m, Conv):
+            m.conv.weight.data, m.conv.bias.data = have[m.name + ".weight"], have[m.name + ".bias"]
+    net.fc.weight.data, net.fc.bias.data = have["fc.weight"], have["fc.bias"]
+
+
 def export(net, name, path):
     o = Onnx(name)
     net.emit(o)
@@ -359,7 +379,8 @@ def main():
     p.add_argument("--out", default="bench/accuracy/nets")
     p.add_argument("--net", default="resnet,mobilenet_v2", help="networks, comma separated")
     p.add_argument("--epochs", type=int, default=8)
-    p.add_argument("--qat-epochs", type=int, default=2)
+    p.add_argument("--qat-epochs", type=int, default=3)
+    p.add_argument("--fine-tune", action="store_true", help="only fine-tune, from the fp32 files in --out")
     p.add_argument("--limit", type=int, default=0, help="training images (0: all); for a trial")
     a = p.parse_args()
     torch.set_num_threads(1)
@@ -373,18 +394,25 @@ def main():
         rng = np.random.default_rng(1)
         net = {"resnet": resnet, "mobilenet_v2": mobilenet_v2}[name]()
         print("%s: %d parameters" % (net.name, sum(q.numel() for q in net.parameters())), flush=True)
-        train(net, x, y, a.epochs, 0.1, rng)
-        print("%s fp32: %.2f %%" % (net.name, accuracy(net, tx, ty)), flush=True)
+        path = os.path.join(a.out, net.name + ".onnx")
+        if not a.fine_tune:
+            train(net, x, y, a.epochs, 0.1, rng)
         net.eval()
         for m in net.modules():
             if isinstance(m, Conv):
                 m.fold()
-        export(net, net.name, os.path.join(a.out, net.name + ".onnx"))
+        if a.fine_tune:
+            restore(net, path)
+        print("%s fp32: %.2f %%" % (net.name, accuracy(net, tx, ty)), flush=True)
+        net.eval()
+        if not a.fine_tune:
+            export(net, net.name, path)
+        rng = np.random.default_rng(2)
         q = copy.deepcopy(net)
         for m in list(q.modules()):
             if isinstance(m, (Conv, Block, Net)):
                 m.quantise()
-        train(q, x, y, a.qat_epochs, 0.005, rng, freeze=True)
+        train(q, x, y, a.qat_epochs, 0.005, rng, teacher=net)
         print("%s fake-quantised: %.2f %%" % (net.name, accuracy(q, tx, ty)), flush=True)
         export(q, net.name + "_qat", os.path.join(a.out, net.name + "_qat.onnx"))
 
