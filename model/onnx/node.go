@@ -185,9 +185,8 @@ func (b *builder) call(fn *function, n *node) error {
 		}
 		attrs[a.name] = a
 	}
-	b.r.serial++
 	in := &builder{r: b.r, g: b.g, scope: &scope{values: map[string]*model.Value{}}, opsets: fn.opsets,
-		depth: b.depth + 1, attrs: attrs, prefix: b.prefix + n.label() + "/"}
+		depth: b.depth + 1, attrs: attrs, prefix: b.callPrefix(n.label())}
 	absent := &scope{values: map[string]*model.Value{}}
 	for i, name := range fn.inputs {
 		if v := n.input(i); v != nil {
@@ -221,11 +220,23 @@ func (b *builder) call(fn *function, n *node) error {
 		}
 		// The value takes the name it has at the call.
 		if v.Producer != nil && v.Const == nil && !b.taken(n.outputs[i]) {
-			v.Name = n.outputs[i]
+			v.Name = b.prefix + n.outputs[i]
 		}
 		b.scope.values[n.outputs[i]] = v
 	}
 	return nil
+}
+
+// callPrefix makes the prefix of the names inside a call: different for each
+// call, and bounded, however deep calls nest.
+func (b *builder) callPrefix(label string) string {
+	p := b.prefix + label + "/"
+	if len(p) > 128 || b.r.prefixes[p] {
+		b.r.serial++
+		p = label[:min(len(label), 64)] + "#" + strconv.Itoa(b.r.serial) + "/"
+	}
+	b.r.prefixes[p] = true
+	return p
 }
 
 func (b *builder) taken(name string) bool { return b.scope.values[name] != nil }

@@ -82,6 +82,7 @@ type reader struct {
 	functions map[string]*function
 	nodes     int // emitted so far
 	serial    int // for names of values that translation adds
+	prefixes  map[string]bool
 }
 
 // function is a model-local function, expanded where it is called.
@@ -94,7 +95,7 @@ type function struct {
 }
 
 func read(data []byte, dir string, o Options) (*model.Graph, error) {
-	r := &reader{dir: dir, opts: o, inf: ops.NewInferer(), files: map[string][]byte{}, functions: map[string]*function{}}
+	r := &reader{dir: dir, opts: o, inf: ops.NewInferer(), files: map[string][]byte{}, functions: map[string]*function{}, prefixes: map[string]bool{}}
 	opsets := map[string]int{}
 	var graph []byte
 	var ir int64

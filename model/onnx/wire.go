@@ -121,6 +121,6 @@ func (f field) floats(dst []float64, what string) ([]float64, error) {
 const (
 	maxText  = 1 << 16
 	maxDepth = 32      // of nested graphs, functions and types
-	maxNodes = 1 << 20 // after functions are expanded
+	maxNodes = 1 << 17 // after functions are expanded
 	maxRank  = 64
 )
