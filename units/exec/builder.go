@@ -545,6 +545,9 @@ func (b *builder) floatConst(v *model.Value, lay layout) (*ten, error) {
 // them. Small ones are kept, because other layers read them too (scales).
 func (b *builder) release(l *model.Layer) {
 	clear(b.consts)
+	if b.opt.drop { // a calibration: quantization reads the weights next
+		return
+	}
 	for _, n := range l.Nodes {
 		for _, v := range n.Inputs {
 			if v != nil && v.Const != nil && v.Const.Elems() > 1024 {
