@@ -110,12 +110,36 @@ func HTML(w io.Writer, p *Page) error {
 	if p == nil || p.Prediction == nil {
 		return fmt.Errorf("report: a page without a prediction")
 	}
-	v := view{Page: p, Mapping: MappingSVG(p.Prediction), Parts: PartsSVG(p.Prediction),
-		Timeline: TimelineSVG(TimelineOf(p)), Roofline: RooflineSVG(p.Prediction, p.Roofs), Memory: MemorySVG(p.Prediction, p.LiveBytes)}
-	if err := pageTemplate.Execute(w, v); err != nil {
+	if err := pageTemplate.Execute(w, p.view()); err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
 	return nil
+}
+
+// Fragment writes the inside of a page without its frame, for a server that
+// puts it into its own: the figures and drawings, and with all also the tables.
+// The frame brings [CSS].
+func Fragment(w io.Writer, p *Page, all bool) error {
+	if p == nil || p.Prediction == nil {
+		return fmt.Errorf("report: a page without a prediction")
+	}
+	v := p.view()
+	err := pageTemplate.ExecuteTemplate(w, "cards", p.Prediction)
+	if err == nil {
+		err = pageTemplate.ExecuteTemplate(w, "drawings", v)
+	}
+	if err == nil && all {
+		err = pageTemplate.ExecuteTemplate(w, "rest", v)
+	}
+	if err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	return nil
+}
+
+func (p *Page) view() view {
+	return view{Page: p, Mapping: MappingSVG(p.Prediction), Parts: PartsSVG(p.Prediction),
+		Timeline: TimelineSVG(TimelineOf(p)), Roofline: RooflineSVG(p.Prediction, p.Roofs), Memory: MemorySVG(p.Prediction, p.LiveBytes)}
 }
 
 // TimelineOf is the page's timeline, or one drawn from the layers alone.

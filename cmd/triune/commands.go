@@ -11,6 +11,7 @@ func (a *app) commands() []*cobra.Command {
 		a.devicesCommand(),
 		a.whatifCommand(),
 		a.checkCommand(),
+		a.serveCommand(),
 		a.compareCommand(),
 		a.compressCommand(),
 		a.convertCommand(),
