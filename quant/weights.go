@@ -1,6 +1,7 @@
 package quant
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"slices"
@@ -399,7 +400,12 @@ func (k *compressor) affine(cfg Linear, c *model.Const, groups model.Shape) *mod
 		Codes: part(cfg.DType, c.Shape, func(r linearCodes) *model.Tensor { return pack(cfg.DType, r.codes, c.Shape...) }),
 		Scale: part(c.DType, groups, func(r linearCodes) *model.Tensor { return tensorOf(c.DType, r.scale, groups...) }),
 	}
-	if hasZero(cfg.DType, cfg.Asymmetric) {
+	switch {
+	case !hasZero(cfg.DType, cfg.Asymmetric):
+	case !cfg.Asymmetric: // known without the weights, so that writers can share equal ones
+		_, z := a.qparams(0, 0, cfg.DType, false)
+		s.Zero = model.NewConst(pack(cfg.DType, bytes.Repeat([]byte{byte(int(z))}, int(groups.Elems())), groups...))
+	default:
 		s.Zero = part(cfg.DType, groups, func(r linearCodes) *model.Tensor { return pack(cfg.DType, r.zero, groups...) })
 	}
 	return &model.Const{DType: c.DType, Shape: c.Shape, Storage: s}

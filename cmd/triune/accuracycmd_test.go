@@ -20,7 +20,7 @@ func TestBenchAccuracyBadInput(t *testing.T) {
 		{"--images -1", 2, "--images"},
 		{"--calibration-images 0", 2, "--calibration-images"},
 		{"-c w9", 2, "w9"},
-		{"more", 2, "accepts 0 arg"},
+		{"more", 2, `unknown command "more"`},
 	} {
 		code, out, errs := triune(t, append([]string{"bench", "accuracy"}, strings.Fields(c.args)...)...)
 		if code != c.code || out != "" || !strings.Contains(errs, c.want) || strings.Count(errs, "\n") != 1 {
