@@ -232,3 +232,20 @@ func TestSortReportsCycle(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// Types without a scalar value are a programmer's mistake, not a loop.
+func TestSetRefusesTypesWithoutScalar(t *testing.T) {
+	for _, d := range []DType{Float8E4M3FN, Complex64, Invalid} {
+		x := &Tensor{DType: d, Shape: Shape{1}, Data: make([]byte, 8)}
+		for _, f := range []func(){func() { x.Set(0, 1) }, func() { x.SetInt(0, 1) }} {
+			func() {
+				defer func() {
+					if recover() == nil {
+						t.Errorf("%s: no panic", d)
+					}
+				}()
+				f()
+			}()
+		}
+	}
+}

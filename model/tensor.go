@@ -299,6 +299,9 @@ func (t *Tensor) Set(i int, v float64) {
 		}
 		binary.LittleEndian.PutUint16(d[2*i:], uint16(b>>16))
 	default:
+		if !t.DType.IsInt() && t.DType != Bool {
+			panic("model: Set: no scalar value for " + t.DType.String())
+		}
 		t.SetInt(i, int64(v))
 	}
 }
