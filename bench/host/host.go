@@ -180,6 +180,12 @@ func measure(ctx context.Context, o Options, name, scheme string, threads int) (
 		}
 	}
 	row := &Row{Model: name, Scheme: scheme, Units: mask.String(), Threads: threads, Runs: o.Runs, Peers: []PeerRow{}}
+	// The peers' file is written first: what that takes is not part of the row.
+	file, done, fileErr := "", func() {}, error(nil)
+	if len(o.Peers) > 0 {
+		file, done, fileErr = peerFile(name, scheme)
+	}
+	defer done()
 	debug.FreeOSMemory()
 	resetPeakRSS()
 
@@ -214,11 +220,6 @@ func measure(ctx context.Context, o Options, name, scheme string, threads int) (
 	row.Int8MACs = ratio(float64(int8), float64(macs))
 
 	var sessions []PeerSession
-	file, done, fileErr := "", func() {}, error(nil)
-	if len(o.Peers) > 0 {
-		file, done, fileErr = peerFile(name, scheme)
-	}
-	defer done()
 	for _, p := range o.Peers {
 		row.Peers = append(row.Peers, PeerRow{Name: p.Name()})
 		ps, err := PeerSession(nil), fileErr
