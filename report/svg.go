@@ -108,10 +108,10 @@ func PartsSVG(p *result.Prediction) template.HTML {
 		sum += x.v
 	}
 	var c canvas
-	c.open(w, 74, "Parts of the latency")
+	c.open(w, 94, "Parts of the latency")
 	c.f(`<text x="%d" y="24" text-anchor="end">latency</text>`, left-10)
 	x := float64(left)
-	lx := left
+	shown := 0
 	for _, s := range parts {
 		if sum <= 0 || s.v <= 0 {
 			continue
@@ -119,8 +119,9 @@ func PartsSVG(p *result.Prediction) template.HTML {
 		dx := barW * s.v / sum
 		label := fmt.Sprintf("%s %s ms", s.name, MS(s.v))
 		c.f(`<rect class="%s" x="%.2f" y="6" width="%.2f" height="26"><title>%s (%.1f %%)</title></rect>`, s.class, x, max(dx, 1), esc(label), 100*s.v/sum)
-		c.f(`<rect class="%s" x="%d" y="48" width="12" height="12"/><text x="%d" y="59">%s</text>`, s.class, lx, lx+17, esc(label))
-		lx += 30 + 13*len(label)/2
+		lx, ly := left+shown%3*270, 44+shown/3*22
+		c.f(`<rect class="%s" x="%d" y="%d" width="12" height="12"/><text x="%d" y="%d">%s</text>`, s.class, lx, ly, lx+17, ly+11, esc(label))
+		shown++
 		x += dx
 	}
 	return c.html()

@@ -13,7 +13,7 @@ function params(){
 }
 function labels(){
   form.querySelectorAll(".knob input").forEach(function(i){
-    var f=Math.pow(2,parseFloat(i.value)),v=parseFloat(i.dataset.base)*f,t="x"+f.toPrecision(3)+" = "+v.toPrecision(3)+" "+i.dataset.unit;
+    var f=Math.pow(2,parseFloat(i.value)),v=parseFloat(i.dataset.base)*f,t="x"+f.toPrecision(3)+" = "+Number(v.toPrecision(3))+" "+i.dataset.unit;
     i.parentNode.querySelector("output").textContent=t;i.setAttribute("aria-valuetext",t);
   });
 }
