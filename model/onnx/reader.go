@@ -675,7 +675,7 @@ func (b *builder) input(msg []byte) error {
 	if b.depth > 0 {
 		v.Dims = nil // the node that holds the block decides its shapes
 	}
-	if b.depth == 0 && t.kind == model.TypeTensor && t.dtype == model.Invalid {
+	if b.depth == 0 && t.dtype == model.Invalid {
 		return fmt.Errorf("input %q has no element type", name)
 	}
 	if b.depth == 0 {
