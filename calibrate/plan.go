@@ -41,12 +41,10 @@ func DefaultPlan() Plan {
 			{Entry: "base", Path: "gpu.depthwise"},
 			{Entry: "mac", Path: "gpu.efficiency"},
 			{Entry: "mac", Path: "gpu.layer_us"},
-			{Entry: "a13", Path: "gpu.efficiency"},
+			{Entry: "early", Path: "gpu.efficiency"},
+			{Entry: "early", Path: "gpu.vector_gops"},
 			{Entry: "a13", Path: "gpu.floor_ms"},
-			{Entry: "a13", Path: "gpu.vector_gops"},
-			{Entry: "a10", Path: "gpu.efficiency"},
 			{Entry: "a10", Path: "gpu.floor_ms"},
-			{Entry: "a10", Path: "gpu.vector_gops"},
 		}},
 	}
 }

@@ -22,7 +22,6 @@ type Unit struct {
 	store, spread, border float64 // bytes
 	chipMS, spillMS       float64 // bytes a ms
 	streamMS, expandMS    float64 // bytes a ms
-	gate                  float64
 	move, concat, linear  float64
 	kernelMax             int
 	ioMS                  float64 // bytes a ms
