@@ -393,6 +393,11 @@ func (v *vec) exponential() {
 	}
 	v.VZEROUPPER()
 	v.RET()
+	if v.z {
+		v.sigmoid512("Sigmoid", false)
+		v.sigmoid512("Silu", true)
+		return
+	}
 	v.loop("Sigmoid", v.sigmoidSetup, func() {
 		v.VMOVAPS(x, r[4])
 		v.sigmoid()
@@ -405,6 +410,85 @@ func (v *vec) exponential() {
 		v.sigmoid()
 		v.VMULPS(r[4], r[5], x)
 	})
+}
+
+// sigmoidPoly is exp(-x) on [-ln2/2, ln2/2] interpolated at Chebyshev nodes,
+// relative error 2e-8; the first two coefficients are 1 and -1.
+var sigmoidPoly = []float64{0.001394116086885333, -0.008375167846679688, 0.04166635125875473, -0.16666415333747864, 0.5, -1, 1}
+
+func (v *vec) sigmoid512Setup() {
+	v.f(-87, 8)
+	v.f(88, 9)
+	v.f(-math.Log2E, 10)
+	v.f(0.693359375, 11)
+	v.f(-2.12194440e-4, 12)
+	for i, c := range sigmoidPoly {
+		v.f(c, 13+i)
+	}
+}
+
+// sigmoid512 writes the sigmoid, or with times its product with the argument,
+// four vectors at a time: their chains of some twenty dependent instructions
+// then fill the multipliers. Within [-87, 88] exp(-x) is finite, so one step of
+// Newton's iteration makes the reciprocal whole; beyond, the sigmoid is 2e-38,
+// or 1.
+func (v *vec) sigmoid512(op string, times bool) {
+	r := v.regs()
+	one := r[13+len(sigmoidPoly)-1]
+	// Registers of a vector: x, n, p, y, the argument held above -87.
+	sets := [][5]int{{0, 1, 2, 3, 4}, {5, 6, 7, 20, 21}, {22, 23, 24, 25, 26}, {27, 28, 29, 30, 31}}
+	body := func(k int) {
+		each := func(f func(x, n, p, y, h reg.VecPhysical)) {
+			for _, s := range sets[:k] {
+				f(r[s[0]], r[s[1]], r[s[2]], r[s[3]], r[s[4]])
+			}
+		}
+		for i, s := range sets[:k] {
+			v.VMOVUPS(mem(reg.RSI, 64*i), r[s[0]])
+		}
+		each(func(x, _, _, _, h reg.VecPhysical) { v.VMAXPS(x, r[8], h) })
+		each(func(x, _, _, _, h reg.VecPhysical) { v.VMINPS(h, r[9], x) })
+		each(func(x, n, _, _, _ reg.VecPhysical) { v.VMULPS(r[10], x, n) })
+		each(func(_, n, _, _, _ reg.VecPhysical) { v.round(n, n) })
+		// x + n ln2: minus what is left of -x.
+		each(func(x, n, _, _, _ reg.VecPhysical) { v.VFMADD231PS(n, r[11], x) })
+		each(func(x, n, _, _, _ reg.VecPhysical) { v.VFMADD231PS(n, r[12], x) })
+		each(func(_, _, p, _, _ reg.VecPhysical) { v.VMOVAPS(r[13], p) })
+		for i := 1; i < len(sigmoidPoly); i++ {
+			each(func(x, _, p, _, _ reg.VecPhysical) { v.VFMADD213PS(r[13+i], x, p) })
+		}
+		each(func(_, n, p, _, _ reg.VecPhysical) { v.VSCALEFPS(n, p, p) })
+		each(func(_, _, p, _, _ reg.VecPhysical) { v.VADDPS(one, p, p) })
+		each(func(_, _, p, y, _ reg.VecPhysical) { v.VRCP14PS(p, y) })
+		each(func(_, _, p, y, _ reg.VecPhysical) { v.VFNMADD213PS(one, y, p) }) // 1 - d*y
+		each(func(_, _, p, y, _ reg.VecPhysical) { v.VFMADD213PS(y, y, p) })    // y + y*(1 - d*y)
+		if times {
+			each(func(_, _, p, _, h reg.VecPhysical) { v.VMULPS(h, p, p) })
+		}
+		for i, s := range sets[:k] {
+			v.VMOVUPS(r[s[2]], mem(reg.RDI, 64*i))
+		}
+		v.ADDQ(imm(64*k), reg.RSI)
+		v.ADDQ(imm(64*k), reg.RDI)
+	}
+	v.start(op)
+	v.sigmoid512Setup()
+	v.SUBQ(Imm(4), reg.RCX)
+	v.JLT(LabelRef("rest"))
+	v.Label("four")
+	body(4)
+	v.SUBQ(Imm(4), reg.RCX)
+	v.JGE(LabelRef("four"))
+	v.Label("rest")
+	v.ADDQ(Imm(4), reg.RCX)
+	v.JZ(LabelRef("end"))
+	v.Label("one")
+	body(1)
+	v.DECQ(reg.RCX)
+	v.JNZ(LabelRef("one"))
+	v.Label("end")
+	v.VZEROUPPER()
+	v.RET()
 }
 
 func (v *vec) sigmoidSetup() {
