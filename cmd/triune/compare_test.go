@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/triune-sim/triune/internal/npy"
 	"github.com/triune-sim/triune/internal/testutil"
 	"github.com/triune-sim/triune/model"
+	"github.com/triune-sim/triune/model/onnx"
 )
 
 // batchFile writes n made-up images for the Fashion-MNIST networks.
@@ -103,6 +105,72 @@ func TestCompareBadInput(t *testing.T) {
 		code, out, errs := triune(t, append([]string{"compare", netFile}, strings.Fields(c.args)...)...)
 		if code != c.code || out != "" || !strings.Contains(errs, c.want) || strings.Count(errs, "\n") != 1 {
 			t.Errorf("compare %s: code %d, want %d with %q in one line; stdout %q stderr %q", c.args, code, c.code, c.want, out, errs)
+		}
+	}
+}
+
+// Weights that are not finite, a channel of zeros, bad calibration data: a
+// clear error or a stated skip, and nothing half-written.
+func TestBadDataIsStated(t *testing.T) {
+	netFile := filepath.Join(testutil.Root(t), "bench", "accuracy", "nets", "fashion_resnet.onnx")
+	dir := t.TempDir()
+	spoil := func(name string, change func(w []float32)) string {
+		g, err := onnx.Load(netFile, onnx.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range g.Consts() {
+			if v.Name == "block2.conv2.weight" {
+				w, err := v.Const.Value()
+				if err != nil {
+					t.Fatal(err)
+				}
+				w = w.Clone()
+				change(model.View[float32](w))
+				v.Const = model.NewConst(w)
+			}
+		}
+		p := filepath.Join(dir, name)
+		if err := onnx.Save(p, g); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	nan := spoil("nan.onnx", func(w []float32) { w[100] = float32(math.NaN()) })
+	inf := spoil("inf.onnx", func(w []float32) { w[5] = float32(math.Inf(-1)) })
+	zero := spoil("zero.onnx", func(w []float32) { clear(w[:32*9]) })
+	for _, scheme := range []string{"w8", "w4b32", "p4", "s50", "p4+w8"} {
+		for file, want := range map[string]string{nan: "not finite: element 100 is NaN", inf: "not finite: element 5 is -Inf"} {
+			out := filepath.Join(dir, "out.mlpackage")
+			code, stdout, errs := triune(t, "compress", file, "-c", scheme, "--all", "-o", out)
+			if code != 0 || !strings.Contains(stdout, want) {
+				t.Errorf("%s of %s: code %d, %s%s; want %q stated", scheme, filepath.Base(file), code, stdout, errs, want)
+			}
+			os.RemoveAll(out)
+		}
+		// A channel of zeros is compressed, and stays zero.
+		code, stdout, errs := triune(t, "compare", zero, "-c", scheme, "--json")
+		if code != 0 || strings.Contains(stdout, `"non_finite": 1`) {
+			t.Errorf("%s of a channel of zeros: code %d %s", scheme, code, errs)
+		}
+	}
+	// What such weights do is counted, not hidden.
+	code, stdout, errs := triune(t, "compare", nan, "-c", "w8", "--reference", netFile, "--json")
+	if code != 0 || !strings.Contains(stdout, `"non_finite": 40`) {
+		t.Errorf("NaN weight against the sound network: code %d %s%s", code, stdout, errs)
+	}
+	bad, empty := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(bad, "a.png"), []byte("no image"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, ext := range []string{".mlpackage", ".onnx"} {
+		for samples, want := range map[string]string{bad: "a.png", empty: "holds no"} {
+			out := filepath.Join(empty, "out"+ext)
+			code, _, errs := triune(t, "compress", netFile, "-c", "w8a8", "--calibrate", samples, "-o", out)
+			entries, _ := os.ReadDir(empty)
+			if code != 1 || !strings.Contains(errs, want) || len(entries) != 0 {
+				t.Errorf("calibrating on %s: code %d, %q, left %v", samples, code, errs, entries)
+			}
 		}
 	}
 }
