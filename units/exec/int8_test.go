@@ -412,3 +412,53 @@ func TestInt8WeightStorages(t *testing.T) {
 		}
 	}
 }
+
+// A transposed convolution of 8-bit operands on the Neural Engine gives the
+// codes of an integer reference that scatters each pixel.
+func TestInt8ConvTransposeIsExact(t *testing.T) {
+	const c, h, w, oc, k, sIn, zIn, sOut, zOut = 5, 4, 3, 7, 3, float32(1.0 / 32), 11, float32(0.3), -4
+	for _, stride := range []int{1, 2} {
+		for _, pad := range []int{0, 1} {
+			m := newMaker(t, uint64(stride*10+pad))
+			x := m.input(model.Float32, 1, c, h, w)
+			wt := m.int8Weight(0.3, 1, c, oc, k, k)
+			y := m.op("ConvTranspose", attrs{"strides": []int{stride, stride}, "pads": []int{pad, pad, pad, pad}}, m.quantized(x, sIn, zIn, false), wt, nil)
+			zo := model.NewTensor(model.Int8)
+			zo.SetInt(0, zOut)
+			g := m.done(m.op("QuantizeLinear", nil, y, m.scalar(sOut), m.constant(zo)))
+			net, err := model.Lower(g)
+			if err != nil {
+				t.Fatal(err)
+			}
+			in := model.NewTensor(model.Float32, 1, c, h, w)
+			a := wt.Const.Storage.(*model.Affine)
+			codes, _ := a.Codes.Value()
+			scale, _ := a.Scale.Value()
+			oh, ow := (h-1)*stride+k-2*pad, (w-1)*stride+k-2*pad
+			acc := make([]int32, oc*oh*ow)
+			for i := range in.Len() {
+				q := int32(m.r.IntN(256)) - zIn
+				in.Set(i, float64(float32(q)*sIn))
+				ci, yi, xi := i/(h*w), i/w%h, i%w
+				for o := range oc {
+					for ky := range k {
+						for kx := range k {
+							r, s := yi*stride+ky-pad, xi*stride+kx-pad
+							if r >= 0 && r < oh && s >= 0 && s < ow {
+								acc[(o*oh+r)*ow+s] += q * int32(codes.IntAt(((ci*oc+o)*k+ky)*k+kx))
+							}
+						}
+					}
+				}
+			}
+			got := run(t, net, on(net, units.NE), map[string]*model.Tensor{x.Name: in})[0]
+			for i, v := range acc {
+				f := float32(v) * (sIn * scale.Float32s()[i/(oh*ow)] / sOut)
+				want := int64(min(max(math.RoundToEven(float64(f))+zOut, -128), 127))
+				if got.IntAt(i) != want {
+					t.Fatalf("stride %d, padding %d: code %d is %d, want %d", stride, pad, i, got.IntAt(i), want)
+				}
+			}
+		}
+	}
+}

@@ -41,6 +41,9 @@ func compileConvTranspose(b *builder, nodes []*model.Node) (int, error) {
 		return 0, errNoKernel
 	}
 	t := b.fuse(nodes, 1, true)
+	if used, err := b.convTransposeI8(n, t, shape, win, images); err != errNoKernel {
+		return used, err
+	}
 	bias, err := b.optional(n.In(2), b.num.Half)
 	if err != nil {
 		return 0, err
@@ -53,19 +56,7 @@ func compileConvTranspose(b *builder, nodes []*model.Node) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	// [InC][OutC/g][KH][KW] -> [OutC][InC/g][KH][KW], mirrored.
-	icg, ocg, k := c/groups, oc/groups, win.kh*win.kw
-	weights := make([]float32, len(f))
-	for i := range c {
-		for o := range ocg {
-			from := f[(i*ocg+o)*k:][:k]
-			to := weights[((i/icg*ocg+o)*icg+i%icg)*k:][:k]
-			for j, v := range from {
-				to[k-1-j] = v
-			}
-		}
-	}
-	conv, err := kernels.NewConvF32(shape, weights, ep)
+	conv, err := kernels.NewConvF32(shape, mirrored(f, shape), ep)
 	if err != nil {
 		return 0, err
 	}
@@ -75,9 +66,7 @@ func compileConvTranspose(b *builder, nodes []*model.Node) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if win.sh > 1 || win.sw > 1 {
-		src = b.dilate(src, ih, iw, win.sh, win.sw)
-	}
+	src = b.dilate(src, ih, iw, win.sh, win.sw)
 	ins := []*ten{src}
 	var res *ten
 	if t.res != nil {
@@ -99,13 +88,103 @@ func compileConvTranspose(b *builder, nodes []*model.Node) (int, error) {
 	return t.used, nil
 }
 
-// dilate emits the insertion of zeros between the pixels of a channel-blocked
-// tensor.
+// convTransposeI8 is compileConvTranspose for 8-bit operands on a unit with int8
+// products: the zeros between pixels are the zero point.
+func (b *builder) convTransposeI8(n *model.Node, t tail, shape kernels.ConvShape, win window, images int) (int, error) {
+	d, ok := b.dq[n.In(0)]
+	if !ok || !b.num.Int8 {
+		return 0, errNoKernel
+	}
+	w, err := b.weightsI8(n.In(1), 1)
+	if err != nil {
+		return 0, err
+	}
+	if w == nil || shape.Groups > 1 && len(w.scale) > 1 { // scales by channel within a group
+		return 0, errNoKernel
+	}
+	bias, err := b.optional(n.In(2), false)
+	if err != nil {
+		return 0, err
+	}
+	cfg := kernels.ConvI8Config{Shape: shape, Weights: mirrored(w.codes, shape), WScale: w.scale, In: d.q}
+	if cfg.Epilogue, err = b.epilogue(t, shape.OutC, bias, b.num.DotRound, false); err != nil {
+		return 0, err
+	}
+	if t.quant {
+		cfg.Out, cfg.Round = t.q, kernels.RoundNone
+	}
+	conv, err := kernels.NewConvI8(cfg)
+	if err != nil {
+		return 0, err
+	}
+	b.prog.weights += int64(conv.WeightBytes())
+	b.needScratch(conv.ScratchBytes())
+	src, err := b.codes(d.codes, c16)
+	if err != nil {
+		return 0, err
+	}
+	src = b.dilate(src, shape.InH, shape.InW, win.sh, win.sw)
+	ins := []*ten{src}
+	res, err := b.residualI8(t.res, c16)
+	if err != nil {
+		return 0, err
+	}
+	if res != nil {
+		ins = append(ins, res.t)
+	}
+	dst := b.flatDst(t, n.Outputs[0].Shape, c16)
+	b.emit(func(s *state) error {
+		if t.quant {
+			conv.RunQ8(s.k, s.u8(dst), s.u8(src), res.get(s), images)
+		} else {
+			conv.RunF32(s.k, s.f32(dst), s.u8(src), res.get(s), images)
+		}
+		return nil
+	}, []*ten{dst}, ins)
+	b.add(t.out, dst)
+	return t.used, nil
+}
+
+// mirrored turns the weights of a transposed convolution, [InC][OutC/g][KH][KW],
+// into those of the convolution, [OutC][InC/g][KH][KW], mirrored in both axes.
+func mirrored[T float32 | int8](w []T, s kernels.ConvShape) []T {
+	icg, ocg, k := s.InC/s.Groups, s.OutC/s.Groups, s.KH*s.KW
+	out := make([]T, len(w))
+	for i := range s.InC {
+		for o := range ocg {
+			from := w[(i*ocg+o)*k:][:k]
+			to := out[((i/icg*ocg+o)*icg+i%icg)*k:][:k]
+			for j, v := range from {
+				to[k-1-j] = v
+			}
+		}
+	}
+	return out
+}
+
+// dilate emits the insertion of zeros (the zero point of codes) between the
+// pixels of a channel-blocked tensor.
 func (b *builder) dilate(src *ten, h, w, sh, sw int) *ten {
+	if sh == 1 && sw == 1 {
+		return src
+	}
 	const B = kernels.Block
 	planes := src.len / (src.h * src.w * B)
-	dst := b.newFloat(model.Shape{src.n, src.c, h, w}, c16)
 	m := newMover([]int{planes, src.h, src.w, B}, []int{h * w * B, sh * w * B, sw * B, 1}, contiguous([]int{planes, src.h, src.w, B}), 0, 0)
+	s := model.Shape{src.n, src.c, h, w}
+	if src.codes {
+		dst, zero := b.newCodes(s, c16, src.q), uint8(src.q.Zero)
+		b.emit(func(s *state) error {
+			d := s.u8(dst)
+			for i := range d {
+				d[i] = zero
+			}
+			m.u8(s, d, s.u8(src))
+			return nil
+		}, []*ten{dst}, []*ten{src})
+		return dst
+	}
+	dst := b.newFloat(s, c16)
 	b.emit(func(s *state) error {
 		d := s.f32(dst)
 		clear(d)
