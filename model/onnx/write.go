@@ -494,7 +494,11 @@ func (w *writer) node(n *model.Node) ([]byte, error) {
 		return fail("ONNX has no such operator up to opset %d", MaxOpset)
 	}
 	var b []byte
-	for _, v := range n.Inputs {
+	in := n.Inputs
+	for len(in) > 0 && in[len(in)-1] == nil {
+		in = in[:len(in)-1]
+	}
+	for _, v := range in {
 		b = appendString(b, 1, w.name(v))
 	}
 	for _, v := range n.Outputs {

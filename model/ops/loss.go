@@ -78,6 +78,9 @@ func optimizer(states int, f func(a model.Attrs, r float64, t int64, x, g float6
 		if k < 1 || 2+k*(2+states) != len(c.in) || len(c.out) < k*(1+states) {
 			failf("%d inputs do not form groups", len(c.in))
 		}
+		for i := range c.in {
+			c.x(i)
+		}
 		r, t := c.float1(0, 0), int64(c.float1(1, 0))
 		for i := range k {
 			x := c.x(2 + i)
@@ -112,6 +115,9 @@ func inferOptimizer(states int) func(*inference) {
 		k := (len(c.n.Inputs) - 2) / (2 + states)
 		if k < 1 || 2+k*(2+states) != len(c.n.Inputs) || len(c.n.Outputs) != k*(1+states) {
 			failf("%d inputs and %d outputs do not form groups", len(c.n.Inputs), len(c.n.Outputs))
+		}
+		for i := range c.n.Inputs {
+			c.in(i)
 		}
 		for i := range k {
 			for j := range 1 + states {

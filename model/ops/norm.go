@@ -22,6 +22,8 @@ func inferBatchNorm(c *inference) {
 	c.out(0, d, x)
 	if s, ok := c.shapeOf(3); ok {
 		c.out(1, c.dtype(3), s)
+	}
+	if s, ok := c.shapeOf(4); ok {
 		c.out(2, c.dtype(4), s)
 	}
 }
