@@ -317,3 +317,53 @@ func TestSaveLeavesNothing(t *testing.T) {
 		t.Errorf("%d files left behind", len(es))
 	}
 }
+
+// TestOutside writes a model with its weights in a data file, the form of
+// models too large for one file, and reads it back.
+func TestOutside(t *testing.T) {
+	r := rand.New(rand.NewPCG(6, 6))
+	x := &model.Value{Name: "x", DType: model.Float32, Shape: model.Shape{2, 30}}
+	n := &model.Node{Name: "n", Op: "Gemm", Inputs: []*model.Value{x, weight("w", model.NewConst(fill(model.Float32, r, 30, 17))), weight("b", model.NewConst(fill(model.Float32, r, 17)))}}
+	m := &model.Node{Name: "m", Op: "MatMul"}
+	h, y := &model.Value{Name: "h", Producer: n}, &model.Value{Name: "y", Producer: m}
+	n.Outputs, m.Outputs = []*model.Value{h}, []*model.Value{y}
+	m.Inputs = []*model.Value{h, weight("v", model.NewConst(fill(model.Float32, r, 17, 40)))}
+	g := &model.Graph{Name: "outside", Inputs: []*model.Value{x}, Outputs: []*model.Value{y}, Nodes: []*model.Node{n, m}}
+	if err := ops.InferGraph(g); err != nil {
+		t.Fatal(err)
+	}
+	plan, err := layout(g, "m.onnx.data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file, data bytes.Buffer
+	if err := plan.writeTo(&file, &data); err != nil {
+		t.Fatal(err)
+	}
+	if len(plan.data) != 2 {
+		t.Errorf("%d weights in the data file, want the two of 1 KiB and more", len(plan.data))
+	}
+	dir := t.TempDir()
+	for name, b := range map[string][]byte{"m.onnx": file.Bytes(), "m.onnx.data": data.Bytes()} {
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k, err := Load(filepath.Join(dir, "m.onnx"), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := graphDiff(g, k); err != nil {
+		t.Error(err)
+	}
+	// A model too large for one file is told so by Write, before any weight
+	// is computed.
+	n.Inputs[1] = weight("w", model.NewLazy(model.Float32, model.Shape{30, 1 << 25}, func() (*model.Tensor, error) {
+		t.Error("a weight was computed")
+		return nil, nil
+	}))
+	n.Inputs = n.Inputs[:2]
+	if err := Write(&file, g); err == nil {
+		t.Error("a model of 4 GB fits one file")
+	}
+}
