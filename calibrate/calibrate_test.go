@@ -15,6 +15,7 @@ import (
 
 	"github.com/triune-sim/triune/device"
 	"github.com/triune-sim/triune/internal/testutil"
+	"github.com/triune-sim/triune/model"
 	"github.com/triune-sim/triune/scheduler"
 	"github.com/triune-sim/triune/units"
 	"github.com/triune-sim/triune/units/machine"
@@ -124,6 +125,31 @@ func TestPriceIsTheSchedulers(t *testing.T) {
 		if got := x.price(m); math.Abs(got-tm.LatencyMS) > 1e-9*tm.LatencyMS {
 			t.Errorf("%s on %s: %g ms here, %g ms in the scheduler", x.Network, x.DeviceName, got, tm.LatencyMS)
 		}
+	}
+}
+
+// units.Measured says which kinds of layer the measurements hold: no more, and
+// no less where it counts.
+func TestMeasuredKinds(t *testing.T) {
+	var have, claimed [32]bool
+	for _, x := range set(t).Samples {
+		for _, l := range x.Net.Layers {
+			have[l.Kind] = true
+			if units.Measured(l) {
+				claimed[l.Kind] = true
+			} else {
+				t.Errorf("%s: layer %q (%s) is in the measurements, yet not said to be", x.Network, l.Name, l.Kind)
+			}
+		}
+	}
+	for k := range model.KindControl + 1 {
+		l := &model.Layer{Kind: k, Facts: model.Facts{M: 1, DilH: 1, DilW: 1, KD: 1}}
+		if units.Measured(l) && !have[k] {
+			t.Errorf("%s is said to be measured, and no measurement holds it", k)
+		}
+	}
+	if claimed[model.KindMatMul] || !claimed[model.KindDepthwise] {
+		t.Errorf("claimed: %v", claimed)
 	}
 }
 

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/triune-sim/triune/model"
 	"github.com/triune-sim/triune/result"
@@ -95,7 +96,7 @@ func NewPrediction(net *model.Network, m *units.Machine, plan *Plan, meta Meta) 
 			First:   net.Layers[plan.Position(s.First)].Name, Last: net.Layers[plan.Position(s.Last)].Name,
 		})
 	}
-	low, high, notes := interval(m, plan)
+	low, high, notes := interval(net, m, plan)
 	r.LatencyP10MS, r.LatencyP90MS, r.Notes = r.LatencyMS*low, r.LatencyMS*high, notes
 	r.Summary = Summary(net, plan)
 	r.OptimalMS = plan.OptimalMS
@@ -144,8 +145,10 @@ func pipelineResult(plan *Plan) *result.Pipeline {
 
 // interval mixes the spreads of the units that a plan uses by the time that
 // each of them is busy. A machine without spreads gives an interval of a
-// point.
-func interval(m *units.Machine, plan *Plan) (low, high float64, notes []string) {
+// point. Where layers take time of which no measurement holds the kind (see
+// [units.Measured]), the interval widens, in logarithms, by their share of the
+// time: to twice the width when all are such. A note says so from a fifth on.
+func interval(net *model.Network, m *units.Machine, plan *Plan) (low, high float64, notes []string) {
 	var sum float64
 	for k := range NumUnits {
 		if plan.Used>>k&1 == 0 {
@@ -166,7 +169,27 @@ func interval(m *units.Machine, plan *Plan) (low, high float64, notes []string) 
 	if sum <= 0 {
 		return 1, 1, notes
 	}
-	return low / sum, high / sum, notes
+	low, high = low/sum, high/sum
+	var all, unseen float64
+	var first *model.Layer
+	for i := range plan.Timing.Layers {
+		l, ms := net.Layers[plan.Position(i)], plan.Timing.Layers[i].LayerMS
+		all += ms
+		if !units.Measured(l) {
+			unseen += ms
+			if first == nil {
+				first = l
+			}
+		}
+	}
+	if share := unseen / max(all, 1e-12); share > 0 && all > 0 {
+		low, high = math.Pow(low, 1+share), math.Pow(high, 1+share)
+		if share >= 0.2 {
+			notes = append(notes, fmt.Sprintf("%.0f %% of the time is in layers of kinds that no calibration measurement holds (%s, first %q): the interval is widened",
+				100*share, first.Kind, first.Name))
+		}
+	}
+	return low, high, notes
 }
 
 func supported(l *model.Layer, m *units.Machine, mask units.Mask) []string {
