@@ -20,6 +20,7 @@ import (
 	"github.com/triune-sim/triune/quant"
 	"github.com/triune-sim/triune/runtime"
 	"github.com/triune-sim/triune/units"
+	"github.com/triune-sim/triune/units/exec"
 )
 
 func TestMetrics(t *testing.T) {
@@ -196,7 +197,7 @@ func TestAgainstItselfIsExact(t *testing.T) {
 		t.Errorf("only %d layers compared", len(r.Layers))
 	}
 	for _, l := range r.Layers {
-		if !l.SNR.Exact() || l.AddedNoise != 0 {
+		if !l.SNR.Exact() || !l.OwnSNR.Exact() || l.OwnNoise != 0 {
 			t.Errorf("layer %s: %+v", l.Name, l)
 		}
 	}
@@ -235,8 +236,9 @@ func TestLayersAndThreadsChangeNothing(t *testing.T) {
 	}
 }
 
-// A network with one spoiled layer: that one is listed first, and those ahead
-// of it are exact.
+// A network with one spoiled layer: that one is listed first, all others are
+// free of noise of their own, and those ahead of it are exact in the running
+// network too.
 func TestBlamesTheSpoiledLayer(t *testing.T) {
 	g := net(t)
 	ref := reference(t, g)
@@ -251,8 +253,13 @@ func TestBlamesTheSpoiledLayer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r.Layers[0].Name != bad || !r.Layers[0].InputSNR.Exact() {
-			t.Errorf("spoiled %s, blamed %s (SNR in %s)", bad, r.Layers[0].Name, r.Layers[0].InputSNR)
+		if r.Layers[0].Name != bad || r.Layers[0].SNR != r.Layers[0].OwnSNR {
+			t.Errorf("spoiled %s, blamed %s (SNR %s, its own %s)", bad, r.Layers[0].Name, r.Layers[0].SNR, r.Layers[0].OwnSNR)
+		}
+		for _, l := range r.Layers[1:] {
+			if !l.OwnSNR.Exact() {
+				t.Errorf("%s is sound and blamed with %s dB beside %s", l.Name, l.OwnSNR, bad)
+			}
 		}
 		i := slices.IndexFunc(r.Layers, func(l Layer) bool { return l.Name == "stem" })
 		if !r.Layers[i].SNR.Exact() {
@@ -330,6 +337,71 @@ func TestForEach(t *testing.T) {
 		})
 		if err == nil || err.Error() != "forty" || len(seen) != 40 || !slices.IsSorted(seen) {
 			t.Errorf("%d threads: %v after %v", threads, err, seen)
+		}
+	}
+}
+
+// Forcing a network's own values upon it changes not a bit, in any arithmetic:
+// what [exec.Options.Force] writes back is what was there.
+func TestForcedOwnValuesChangeNothing(t *testing.T) {
+	zoo, err := compile.Load("mobilenet_v3_small@64", compile.LoadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range []*model.Graph{net(t), zoo} {
+		for _, c := range []struct {
+			scheme string
+			mask   units.Mask
+		}{{"fp32", units.CPUOnly}, {"fp16", units.CPUAndGPU}, {"fp16", units.CPUAndNE}, {"w8a8", units.CPUOnly}, {"w8a8", units.CPUAndNE}, {"p4", units.All}} {
+			s := open(t, g, runtime.WithScheme(c.scheme), runtime.WithUnits(c.mask))
+			o := exec.Options{Units: s.Plan().Units, Numerics: runtime.Arithmetic(), Watch: true}
+			free, err := exec.Compile(s.Compiled().Net, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.Force = true
+			forced, err := exec.Compile(s.Compiled().Net, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			in := s.Inputs()[0]
+			x := model.NewTensor(model.Float32, in.Shape...)
+			r := rand.New(rand.NewPCG(1, 2))
+			for i := range x.Len() {
+				x.Set(i, r.Float64())
+			}
+			seen := map[string][]float32{}
+			want, err := free.Watch(context.Background(), []*model.Tensor{x}, func(v *model.Value, t *model.Tensor) error {
+				seen[v.Name] = slices.Clone(model.View[float32](t))
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := forced.Watch(context.Background(), []*model.Tensor{x}, func(v *model.Value, s *model.Tensor) error {
+				if !slices.Equal(model.View[float32](s), seen[v.Name]) {
+					t.Errorf("%s %s on %s: tensor %q differs", g.Name, c.scheme, c.mask, v.Name)
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(seen) < 10 || !slices.Equal(want[0].Data, got[0].Data) {
+				t.Errorf("%s %s on %s: outputs differ after %d tensors", g.Name, c.scheme, c.mask, len(seen))
+			}
+			// And what is written is read: zeros for every tensor leave the
+			// output of the last layer's bias alone.
+			zero, err := forced.Watch(context.Background(), []*model.Tensor{x}, func(_ *model.Value, s *model.Tensor) error {
+				clear(s.Data)
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if slices.Max(zero[0].Float32s()) != 0 || slices.Min(zero[0].Float32s()) != 0 {
+				t.Errorf("%s %s on %s: zeros were not taken: %v", g.Name, c.scheme, c.mask, zero[0].Float32s()[:4])
+			}
 		}
 	}
 }

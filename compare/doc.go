@@ -22,13 +22,13 @@
 //
 // # Which layer is to blame
 //
-// Errors travel: a layer's output is off because its inputs are, too. For each
-// layer the report holds the noise at its output relative to the signal,
-// sum (y-x)^2 / sum x^2, and how much of it was not there yet at the noisiest
-// of its inputs: the added noise. Layers are listed by it, the most damaging
-// first. Adding noise is a layer's own rounding, its compressed weights, the
-// 8-bit codes it writes, and also amplifying what came in; a layer that averages
-// noise away adds none.
+// Errors travel: a layer's output is off because its inputs are, too. So the
+// tested network runs a second time, in which every layer's output is replaced by the
+// reference's as soon as it has been compared. Each layer then computes on exact
+// inputs, and what differs is its own doing: its compressed weights, the rounding of
+// its unit, the 8-bit codes that it reads and writes. Layers are listed by that
+// noise relative to the signal, sum (y-x)^2 / sum x^2, the most damaging first,
+// beside the SNR of their output in the network as it runs.
 //
 // # Speed and determinism
 //

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"math"
 	"slices"
 	"sync"
 
@@ -22,14 +21,12 @@ type Layer struct {
 	// the layer writes 8-bit codes.
 	Tensor string `json:"tensor"`
 	Metrics
-	// InputSNR is the SNR of the noisiest input; exact for the network's own
-	// inputs.
-	InputSNR DB `json:"input_snr_db"`
-	// AddedNoise is the noise at the output relative to the signal, less that
-	// of the noisiest input: 0 for a layer that does no harm. DB in words:
-	// 10 log10(1/AddedNoise) is the SNR the layer alone would leave. It is
-	// null where the output is not finite, or not zero where it should be.
-	AddedNoise Ratio `json:"added_noise"`
+	// OwnSNR is the SNR that the layer alone would leave: its output when its
+	// inputs are the reference's, rounded or quantized as they are held.
+	OwnSNR DB `json:"own_snr_db"`
+	// OwnNoise is the noise of that output relative to the signal. It is null
+	// where the output is not finite, or not zero where it should be.
+	OwnNoise Ratio `json:"own_noise"`
 }
 
 // Ratio is a non-negative number; +Inf is null in JSON.
@@ -40,7 +37,7 @@ func (r Ratio) MarshalJSON() ([]byte, error) { return DB(r).MarshalJSON() }
 
 // watcher runs both networks and compares what leaves each layer.
 type watcher struct {
-	ref, test       *exec.Program
+	ref, test, own  *exec.Program
 	net             *model.Network
 	units           []string
 	refIn, testIn   []*model.Value
@@ -57,9 +54,9 @@ type kept struct{ tensors [][]float32 }
 
 // watched is an output of a layer of the tested network that the reference has too.
 type watched struct {
-	layer, edge int
-	name        string
-	slot        int
+	layer int
+	name  string
+	slot  int
 }
 
 func newWatcher(ref, test *runtime.Session) (*watcher, error) {
@@ -108,7 +105,7 @@ func newWatcher(ref, test *runtime.Session) (*watcher, error) {
 					outputs = append(outputs, r)
 				}
 			}
-			w.edges = append(w.edges, watched{i, e, r.Name, s})
+			w.edges = append(w.edges, watched{i, r.Name, s})
 			w.byValue[v] = len(w.edges)
 		}
 	}
@@ -128,6 +125,12 @@ func newWatcher(ref, test *runtime.Session) (*watcher, error) {
 		w.ref.Close()
 		return nil, err
 	}
+	w.own, err = exec.Compile(tc.Net, exec.Options{Units: plan.Units, Numerics: runtime.Arithmetic(), Watch: true, Force: true})
+	if err != nil {
+		w.ref.Close()
+		w.test.Close()
+		return nil, err
+	}
 	w.buffers.New = func() any { return &kept{make([][]float32, len(w.sizes))} }
 	return w, nil
 }
@@ -135,6 +138,7 @@ func newWatcher(ref, test *runtime.Session) (*watcher, error) {
 func (w *watcher) close() {
 	w.ref.Close()
 	w.test.Close()
+	w.own.Close()
 }
 
 // sources returns a function that goes from a value back to the float tensor
@@ -160,7 +164,7 @@ func sources(g *model.Graph) func(*model.Value) *model.Value {
 }
 
 // run executes both networks on one sample.
-func (w *watcher) run(ctx context.Context, in map[string]*model.Tensor) (want, got map[string]*model.Tensor, layers []Sums, err error) {
+func (w *watcher) run(ctx context.Context, in map[string]*model.Tensor) (want, got map[string]*model.Tensor, layers []layerSums, err error) {
 	k := w.buffers.Get().(*kept)
 	defer w.buffers.Put(k)
 	kept := k.tensors
@@ -185,14 +189,25 @@ func (w *watcher) run(ctx context.Context, in map[string]*model.Tensor) (want, g
 	if args, err = arguments(w.testIn, in); err != nil {
 		return nil, nil, nil, err
 	}
-	layers = make([]Sums, len(w.edges))
+	layers = make([]layerSums, len(w.edges))
 	touts, err := w.test.Watch(ctx, args, func(v *model.Value, t *model.Tensor) error {
 		if k := w.byValue[v]; k > 0 {
 			e := w.edges[k-1]
 			if len(kept[e.slot]) != t.Len() {
 				return fmt.Errorf("the reference did not show the tensor %q", e.name)
 			}
-			layers[k-1].Add(kept[e.slot], model.View[float32](t))
+			layers[k-1].all.Add(kept[e.slot], model.View[float32](t))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	_, err = w.own.Watch(ctx, args, func(v *model.Value, t *model.Tensor) error {
+		if k := w.byValue[v]; k > 0 {
+			want, got := kept[w.edges[k-1].slot], model.View[float32](t)
+			layers[k-1].own.Add(want, got)
+			copy(got, want)
 		}
 		return nil
 	})
@@ -220,49 +235,28 @@ func arguments(vs []*model.Value, in map[string]*model.Tensor) ([]*model.Tensor,
 	return args, nil
 }
 
+// layerSums are the sums of one layer's output: in the network as it runs, and
+// on the reference's inputs.
+type layerSums struct{ all, own Sums }
+
+func (s *layerSums) merge(o layerSums) {
+	s.all.Merge(o.all)
+	s.own.Merge(o.own)
+}
+
 // report turns sums into layers, the ones that add the most noise first.
-func (w *watcher) report(sums []Sums) []Layer {
-	// The noise of each edge; graph inputs are exact. An edge the reference
-	// does not have takes on that of its producer's inputs.
-	noise := make([]float64, len(w.net.Edges))
-	index := map[int]int{}
-	for k, e := range w.edges {
-		index[e.edge] = k
-		noise[e.edge] = sums[k].relative()
-	}
+func (w *watcher) report(sums []layerSums) []Layer {
 	var out []Layer
-	for _, l := range w.net.Layers {
-		in := 0.0
-		for _, e := range l.Inputs {
-			in = max(in, noise[e])
-		}
-		for _, e := range l.Outputs {
-			k, ok := index[e]
-			if !ok {
-				noise[e] = in
-				continue
-			}
-			row := Layer{Name: l.Name, Op: string(l.Op), Unit: w.units[l.Index], Tensor: w.edges[k].name, Metrics: sums[k].Metrics()}
-			row.InputSNR = inverse(in)
-			if n := noise[e]; n > in {
-				row.AddedNoise = Ratio(n - in)
-			}
-			out = append(out, row)
-		}
+	for k, e := range w.edges {
+		l, s := w.net.Layers[e.layer], &sums[k]
+		out = append(out, Layer{Name: l.Name, Op: string(l.Op), Unit: w.units[e.layer], Tensor: e.name,
+			Metrics: s.all.Metrics(), OwnSNR: s.own.Metrics().SNR, OwnNoise: Ratio(s.own.relative())})
 	}
 	slices.SortStableFunc(out, func(a, b Layer) int {
-		if c := cmp.Compare(b.AddedNoise, a.AddedNoise); c != 0 {
+		if c := cmp.Compare(b.OwnNoise, a.OwnNoise); c != 0 {
 			return c
 		}
 		return cmp.Compare(a.SNR, b.SNR)
 	})
 	return out
-}
-
-// inverse turns a relative noise into an SNR.
-func inverse(noise float64) DB {
-	if noise == 0 {
-		return DB(math.Inf(1))
-	}
-	return decibels(1 / noise)
 }

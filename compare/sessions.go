@@ -64,7 +64,7 @@ type Result struct {
 	Accuracy          *Share  `json:"top1_accuracy,omitempty"`
 	ReferenceAccuracy *Share  `json:"reference_top1_accuracy,omitempty"`
 	Change            *Change `json:"accuracy_change,omitempty"`
-	// Layers lists the layers by the noise they add, the largest first.
+	// Layers lists the layers by the noise of their own, the largest first.
 	Layers []Layer `json:"layers,omitempty"`
 }
 
@@ -106,9 +106,9 @@ func Sessions(ctx context.Context, ref, test *runtime.Session, src Source, o Opt
 	res := describe(ref, test)
 	res.Samples = n
 	total := make([]Sums, len(outs))
-	var layers []Sums
+	var layers []layerSums
 	if watch != nil {
-		layers = make([]Sums, len(watch.edges))
+		layers = make([]layerSums, len(watch.edges))
 	}
 	var agree, right, refRight, gained, lost int
 	err = ForEach(ctx, n, o.Threads, func(ctx context.Context, i int) (*contribution, error) {
@@ -138,7 +138,7 @@ func Sessions(ctx context.Context, ref, test *runtime.Session, src Source, o Opt
 			total[k].Merge(c.outs[k])
 		}
 		for k := range layers {
-			layers[k].Merge(c.layers[k])
+			layers[k].merge(c.layers[k])
 		}
 		if c.top == c.refTop {
 			agree++
@@ -184,8 +184,9 @@ func Sessions(ctx context.Context, ref, test *runtime.Session, src Source, o Opt
 
 // contribution is what one sample adds.
 type contribution struct {
-	outs, layers []Sums
-	top, refTop  int
+	outs        []Sums
+	layers      []layerSums
+	top, refTop int
 }
 
 func both(ctx context.Context, ref, test *runtime.Session, in map[string]*model.Tensor) (want, got map[string]*model.Tensor, err error) {

@@ -32,8 +32,8 @@ same samples, and say how far apart they are: signal-to-noise ratio (SNR), peak
 SNR, cosine and largest error of every output and of every layer, top-1 agreement
 where the output is a vector of class scores, and accuracy where labels are given.
 
-Layers are listed by the noise they add: the noise at their output relative to the
-signal, less that of their noisiest input.
+Layers are listed by the noise of their own: that of their output, relative to the
+signal, when their inputs are the reference's.
 
 --data is a folder: images, .npy files of one or many samples, or a folder of
 NAME.npy per sample. --labels is a text file with one class index a line, in the
@@ -221,10 +221,10 @@ func printComparisons(w io.Writer, results []*compare.Result) {
 		if len(r.Layers) == 0 {
 			continue
 		}
-		fmt.Fprintf(w, "\n%s on %s (%s): layers by the noise they add\n", r.Scheme, r.Device, r.Units)
-		t := newTable("layer", "op", "unit", ">adds %", ">SNR in", ">SNR out", ">PSNR", ">cosine", ">max error", ">not finite")
+		fmt.Fprintf(w, "\n%s on %s (%s): layers by the noise of their own\n", r.Scheme, r.Device, r.Units)
+		t := newTable("layer", "op", "unit", ">own noise %", ">own SNR dB", ">SNR dB", ">PSNR dB", ">cosine", ">max error", ">not finite")
 		for _, l := range r.Layers {
-			t.add(l.Name, l.Op, l.Unit, percent(float64(l.AddedNoise)), l.InputSNR.String(), l.SNR.String(), l.PSNR.String(), fmt.Sprintf("%.6f", l.Cosine), sig(l.MaxError, 3), fmt.Sprint(l.NonFinite))
+			t.add(l.Name, l.Op, l.Unit, percent(float64(l.OwnNoise)), l.OwnSNR.String(), l.SNR.String(), l.PSNR.String(), fmt.Sprintf("%.6f", l.Cosine), sig(l.MaxError, 3), fmt.Sprint(l.NonFinite))
 		}
 		t.write(w)
 	}

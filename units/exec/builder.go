@@ -186,6 +186,9 @@ func (b *builder) watch(l *model.Layer) error {
 			}
 			return s.see(v, model.Of(s.f32(t)[:elems(v.Shape)], v.Shape...))
 		}, nil, []*ten{t})
+		if b.opt.Force {
+			b.writeBack(v, t)
+		}
 	}
 	return nil
 }

@@ -28,6 +28,11 @@ type Options struct {
 	// Watch compiles a program for [Program.Watch], which shows the tensors
 	// that leave each layer. It costs layout changes.
 	Watch bool
+	// Force, with Watch, lets the function that tensors are shown to change
+	// them: later layers read what it leaves, rounded or quantized as the
+	// value is held. With the values of a reference, every layer computes on
+	// exact inputs and shows the error that is its own.
+	Force bool
 
 	drop bool // do not collect the outputs
 }
