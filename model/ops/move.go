@@ -14,7 +14,7 @@ func rangeLen(from, to, step float64) int {
 		failf("the step is zero")
 	}
 	n := math.Ceil((to - from) / step)
-	if !(n < 1<<40) {
+	if !(n < 1<<30) {
 		failf("a range from %g to %g by %g is too long", from, to, step)
 	}
 	return max(0, int(n))
@@ -350,7 +350,7 @@ func padShape(s model.Shape, begin, end []int) model.Shape {
 		if s[i] < 0 {
 			continue
 		}
-		if n := s[i] + begin[i] + end[i]; n < 0 || begin[i] > 1<<40 || end[i] > 1<<40 {
+		if n := s[i] + begin[i] + end[i]; n < 0 || begin[i] > 1<<30 || end[i] > 1<<30 {
 			failf("pads %d and %d do not fit dimension %d", begin[i], end[i], s[i])
 		} else {
 			out[i] = n

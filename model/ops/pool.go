@@ -48,7 +48,7 @@ func pool(c *call, w *window, x []float64, planes int, out []float64, f func(pla
 	if in > 1<<31-1 {
 		failf("a plane of %d elements is too large", in)
 	}
-	if !mulFits(pos, k) || pos*k > 1<<40 {
+	if !mulFits(pos, k) || pos*k > 1<<30 {
 		failf("%d windows of %d elements are too many", pos, k)
 	}
 	block := max(1, 1<<18/max(k, 1))

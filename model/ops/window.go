@@ -38,7 +38,7 @@ func newWindow(a model.Attrs, in, kernel []int) window {
 		if kernel[i] < 1 || w.stride[i] < 1 || w.dilation[i] < 1 {
 			failf("kernel %v, strides %v and dilations %v must be positive", kernel, w.stride, w.dilation)
 		}
-		if !mulFits(kernel[i], w.dilation[i]) || kernel[i]*w.dilation[i] > 1<<40 {
+		if !mulFits(kernel[i], w.dilation[i]) || kernel[i]*w.dilation[i] > 1<<30 {
 			failf("kernel %v with dilations %v is too large", kernel, w.dilation)
 		}
 	}
@@ -48,7 +48,7 @@ func newWindow(a model.Attrs, in, kernel []int) window {
 	auto := a.String("auto_pad", "NOTSET")
 	ceil := a.Int("ceil_mode", 0) != 0
 	for i := range r {
-		if w.begin[i] < -1<<40 || w.end[i] < -1<<40 || w.begin[i] > 1<<40 || w.end[i] > 1<<40 {
+		if w.begin[i] < -1<<30 || w.end[i] < -1<<30 || w.begin[i] > 1<<30 || w.end[i] > 1<<30 {
 			failf("pads %v are out of range", pads)
 		}
 		span := (kernel[i]-1)*w.dilation[i] + 1
