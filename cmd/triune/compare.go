@@ -14,6 +14,7 @@ import (
 	"github.com/triune-sim/triune/compile"
 	"github.com/triune-sim/triune/internal/samples"
 	"github.com/triune-sim/triune/model"
+	"github.com/triune-sim/triune/quant"
 	"github.com/triune-sim/triune/runtime"
 	"github.com/triune-sim/triune/units"
 )
@@ -22,7 +23,7 @@ func (a *app) compareCommand() *cobra.Command {
 	var t target
 	var k calibration
 	var data, labels, output, reference string
-	var random, layers int
+	var random, layers, threshold int
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "compare MODEL -c SCHEME [--data DIR] [--labels FILE]",
@@ -64,6 +65,16 @@ are compared: good for a first look, not for a decision.`,
 			schemes, err := t.parseSchemes()
 			if err != nil {
 				return err
+			}
+			if cmd.Flags().Changed("weight-threshold") {
+				for i, s := range schemes {
+					if len(s.Stages) == 0 {
+						continue // compresses no weight by size
+					}
+					if schemes[i], err = s.Override(quant.Overrides{WeightThreshold: &threshold}); err != nil {
+						return usageError{err}
+					}
+				}
 			}
 			devices, err := t.parseDevices()
 			if err != nil {
@@ -159,6 +170,7 @@ are compared: good for a first look, not for a decision.`,
 	f.StringVar(&reference, "reference", "", "model to compare with, in fp32 (default: MODEL itself)")
 	f.IntVar(&random, "random", 4, "seeded random samples when there is no --data")
 	f.IntVar(&layers, "layers", 10, "layers to list, the most damaging first (-1: all, 0: none, which is faster)")
+	f.IntVar(&threshold, "weight-threshold", quant.WeightThreshold, "weights of at most so many elements stay as they are")
 	f.BoolVar(&asJSON, "json", false, "print one JSON document")
 	return c
 }

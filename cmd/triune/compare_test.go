@@ -70,6 +70,29 @@ func TestCompareJSON(t *testing.T) {
 	}
 }
 
+// A threshold of 0 compresses the small weights too, which costs accuracy.
+func TestCompareThreshold(t *testing.T) {
+	netFile := filepath.Join(testutil.Root(t), "bench", "accuracy", "nets", "fashion_mobilenet_v2.onnx")
+	snr := func(args ...string) float64 {
+		code, out, errs := triune(t, append([]string{"compare", netFile, "-c", "w8-tensor", "--layers", "0", "--json"}, args...)...)
+		if code != 0 {
+			t.Fatal(errs)
+		}
+		var r struct {
+			Outputs []struct {
+				SNR float64 `json:"snr_db"`
+			}
+		}
+		if err := json.Unmarshal([]byte(out), &r); err != nil {
+			t.Fatal(err)
+		}
+		return r.Outputs[0].SNR
+	}
+	if a, b := snr(), snr("--weight-threshold", "0"); a < b+10 {
+		t.Errorf("SNR is %g dB, and %g with all weights compressed", a, b)
+	}
+}
+
 func TestCompareBadInput(t *testing.T) {
 	netFile := filepath.Join(testutil.Root(t), "bench", "accuracy", "nets", "fashion_resnet.onnx")
 	dir, empty, corrupt := t.TempDir(), t.TempDir(), t.TempDir()
@@ -97,6 +120,7 @@ func TestCompareBadInput(t *testing.T) {
 		{"--data " + corrupt, 1, "a.png"},
 		{"-c w8a8 --data " + dir + " --calibrate " + empty, 1, "holds no"},
 		{"-c w8a8 --calibration best", 2, "best"},
+		{"--weight-threshold -1", 2, "weight"},
 		{"--random 0", 2, "--random"},
 		{"--output nothing", 1, "nothing"},
 		{"--reference nothere.onnx", 1, "nothere.onnx"},
