@@ -140,11 +140,19 @@ func TestSanity6Elementwise(t *testing.T) {
 // 7: the GPU beats the Neural Engine for large attention-heavy graphs on Max
 // and Pro chips.
 func TestSanity7Attention(t *testing.T) {
-	net := network(t, "vit_b_16@512", "fp16")
-	for _, dev := range []string{"m1-max", "m2-pro", "m2-max", "m3-max", "m4-pro", "m4-max"} {
-		ne, gpu := latency(t, dev, net, units.CPUAndNE), latency(t, dev, net, units.CPUAndGPU)
-		if gpu >= ne {
-			t.Errorf("ViT-B/16 at 512 pixels on %s: NE %.1f ms, GPU %.1f", dev, ne, gpu)
+	for _, c := range []struct {
+		what  string
+		net   *model.Network
+		chips []string
+	}{
+		{"ViT-B/16 at 512 pixels", network(t, "vit_b_16@512", "fp16"), []string{"m1-max", "m2-pro", "m2-max", "m3-max", "m4-max"}},
+		{"attention over 1024 tokens", attention(t, 1024), []string{"m1-max", "m2-pro", "m2-max", "m3-max", "m4-pro", "m4-max", "m5-pro"}},
+	} {
+		for _, dev := range c.chips {
+			ne, gpu := latency(t, dev, c.net, units.CPUAndNE), latency(t, dev, c.net, units.CPUAndGPU)
+			if gpu >= ne {
+				t.Errorf("%s on %s: NE %.2f ms, GPU %.2f", c.what, dev, ne, gpu)
+			}
 		}
 	}
 }
@@ -174,14 +182,79 @@ func TestOtherMeasurements(t *testing.T) {
 	}{
 		{"128 1x1 convolutions, 512 channels, 64x64 (MADERIX part 4)", "m4", stack(128), units.NE, 14.8, 1.25},
 		{"64 of the same", "m4", stack(64), units.NE, 7.5, 1.35},
+		{"attention, 197 tokens of 768, 12 heads (FORGE)", "m1-max", attention(t, 197), units.NE, 0.613, 1.25},
+		{"attention, 512 tokens (FORGE)", "m1-max", attention(t, 512), units.NE, 1.815, 1.25},
+		{"attention, 512 tokens (FORGE)", "m1-max", attention(t, 512), units.GPU, 0.855, 1.6},
+		{"256x4096x4096 product (FORGE)", "m1-max", product(t, 256, 4096, 4096), units.NE, 2.394, 1.3},
+		{"256x4096x4096 product (FORGE)", "m1-max", product(t, 256, 4096, 4096), units.GPU, 1.179, 1.6},
+		{"1024x1024x1024 product (FORGE)", "m4", product(t, 1024, 1024, 1024), units.NE, 0.746, 1.3},
+		{"2048x2048x2048 product (FORGE)", "m4", product(t, 2048, 2048, 2048), units.NE, 3.513, 1.3},
 		{"lone 3x3 C256 28x28 (GUIDE 18)", "m1", lone(t, 256, 28, 3), units.NE, 0.507, 1.6},
 		{"lone 1x1 C512 32x32 (GUIDE 18)", "m1", lone(t, 512, 32, 1), units.NE, 0.444, 1.6},
 	} {
 		got := on(t, c.dev, c.net, c.unit)
+		t.Logf("%s on the %s of %s: %.3f ms, measured %.3f (%+.0f %%)", c.what, c.unit, c.dev, got, c.ms, 100*(got/c.ms-1))
 		if got < c.ms/c.factor || got > c.ms*c.factor {
 			t.Errorf("%s on the %s of %s: %.3f ms; measured %.3f", c.what, c.unit, c.dev, got, c.ms)
 		}
 	}
+}
+
+// attention is one self-attention layer: four products with weights, two
+// between activations, softmax, and the moves of the heads.
+func attention(t *testing.T, seq int) *model.Network {
+	t.Helper()
+	const dim, heads = 768, 12
+	g := &model.Graph{Name: "attention"}
+	x := &model.Value{Name: "x", DType: model.Float16, Shape: model.Shape{1, seq, dim}}
+	g.Inputs = []*model.Value{x}
+	node := func(op model.Op, attrs model.Attrs, shape model.Shape, in ...*model.Value) *model.Value {
+		name := fmt.Sprintf("%s%d", op, len(g.Nodes))
+		n := &model.Node{Name: name, Op: op, Attrs: attrs, Inputs: in}
+		v := &model.Value{Name: name + "_out", DType: model.Float16, Shape: shape, Producer: n}
+		n.Outputs = []*model.Value{v}
+		g.Nodes = append(g.Nodes, n)
+		return v
+	}
+	project := func(v *model.Value) *model.Value {
+		w := &model.Value{Name: fmt.Sprintf("w%d", len(g.Nodes)), DType: model.Float16, Shape: model.Shape{dim, dim}}
+		w.Const = model.NewLazy(model.Float16, w.Shape, func() (*model.Tensor, error) { return model.NewTensor(model.Float16, dim, dim), nil })
+		return node("MatMul", nil, model.Shape{1, seq, dim}, v, w)
+	}
+	split := func(v *model.Value, perm ...int) *model.Value {
+		in := model.Shape{1, seq, heads, dim / heads}
+		out := make(model.Shape, 4)
+		for i, p := range perm {
+			out[i] = in[p]
+		}
+		return node("Transpose", model.Attrs{"perm": perm}, out, node("Reshape", nil, in, v))
+	}
+	q, k, v := split(project(x), 0, 2, 1, 3), split(project(x), 0, 2, 3, 1), split(project(x), 0, 2, 1, 3)
+	scores := node("Softmax", model.Attrs{"axis": -1}, model.Shape{1, heads, seq, seq}, node("MatMul", nil, model.Shape{1, heads, seq, seq}, q, k))
+	y := node("MatMul", nil, model.Shape{1, heads, seq, dim / heads}, scores, v)
+	y = node("Transpose", model.Attrs{"perm": []int{0, 2, 1, 3}}, model.Shape{1, seq, heads, dim / heads}, y)
+	g.Outputs = []*model.Value{project(node("Reshape", nil, model.Shape{1, seq, dim}, y))}
+	net, err := model.Lower(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return net
+}
+
+// product is rows x depth activations times depth x cols weights.
+func product(t *testing.T, rows, depth, cols int) *model.Network {
+	t.Helper()
+	x := &model.Value{Name: "x", DType: model.Float16, Shape: model.Shape{rows, depth}}
+	w := &model.Value{Name: "w", DType: model.Float16, Shape: model.Shape{depth, cols}}
+	w.Const = model.NewLazy(model.Float16, w.Shape, func() (*model.Tensor, error) { return model.NewTensor(model.Float16, depth, cols), nil })
+	n := &model.Node{Name: "product", Op: "MatMul", Inputs: []*model.Value{x, w}}
+	y := &model.Value{Name: "y", DType: model.Float16, Shape: model.Shape{rows, cols}, Producer: n}
+	n.Outputs = []*model.Value{y}
+	net, err := model.Lower(&model.Graph{Name: "product", Inputs: []*model.Value{x}, Outputs: []*model.Value{y}, Nodes: []*model.Node{n}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return net
 }
 
 func lone(t *testing.T, ch, side, k int) *model.Network {
