@@ -18,17 +18,18 @@ type Analysis struct {
 	Sensitivity *SensitivitySpec `yaml:"sensitivity" json:"sensitivity,omitempty"`
 	BreakEven   *BreakEvenSpec   `yaml:"break_even" json:"break_even,omitempty"`
 	Fleet       *FleetSpec       `yaml:"fleet" json:"fleet,omitempty"`
+	Mixed       *MixedSpec       `yaml:"mixed" json:"mixed,omitempty"`
 }
 
 func (a *Analysis) check() error {
 	n := 0
-	for _, set := range []bool{a.Pivot != nil, a.Pareto != nil, a.Budget != nil, a.Sensitivity != nil, a.BreakEven != nil, a.Fleet != nil} {
+	for _, set := range []bool{a.Pivot != nil, a.Pareto != nil, a.Budget != nil, a.Sensitivity != nil, a.BreakEven != nil, a.Fleet != nil, a.Mixed != nil} {
 		if set {
 			n++
 		}
 	}
 	if n != 1 {
-		return fmt.Errorf("whatif: study: an analysis has %d kinds (want one of pivot, pareto, budget, sensitivity, break_even, fleet)", n)
+		return fmt.Errorf("whatif: study: an analysis has %d kinds (want one of pivot, pareto, budget, sensitivity, break_even, fleet, mixed)", n)
 	}
 	return nil
 }
@@ -44,6 +45,9 @@ type Finding struct {
 	Columns []Column `json:"columns"`
 	Rows    [][]Cell `json:"rows"`
 	Notes   []string `json:"notes,omitempty"`
+	// SchemeYAML is the scheme that a search for mixed precision found, as
+	// triune compress takes it.
+	SchemeYAML string `json:"scheme_yaml,omitempty"`
 }
 
 // Cell is a value of a finding's table: a text or a number.
@@ -85,6 +89,8 @@ func (r *Runner) Analyse(ctx context.Context, rows *Block) ([]Finding, error) {
 			f, err = r.breakEven(a.BreakEven)
 		case a.Fleet != nil:
 			f, err = r.fleet(a.Fleet)
+		case a.Mixed != nil:
+			f, err = r.mixed(ctx, a.Mixed)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%w (analyses, entry %d)", err, i+1)

@@ -14,7 +14,12 @@ type Runner struct {
 	Study  *Study
 	Pricer *Pricer
 	Stamp  Stamp
-	rows   *rowMaker
+	// Measure runs networks for the analysis mixed; without it that analysis
+	// is refused. MeasureProgress, if not nil, is told of each run.
+	Measure         Measure
+	MeasureProgress func(done, total int)
+
+	rows *rowMaker
 }
 
 // Open checks a study against its devices and models' names, and prepares to

@@ -124,10 +124,10 @@ func TestServeStudyReproduces(t *testing.T) {
 func TestServePages(t *testing.T) {
 	h, _ := serve(t, "", 1e6)
 	for path, want := range map[string]string{
-		"/":                                       "mobilenet_v2, fp16 on iphone-15-pro",
-		"/?model=resnet50&device=m1&scheme=w8a8":  "resnet50, w8a8 on m1",
-		"/?device=iphone-7":                       "iphone-7", // no Neural Engine: its sliders are hidden
-		"/view?lite=1":                            "Timeline",
+		"/":                                      "mobilenet_v2, fp16 on iphone-15-pro",
+		"/?model=resnet50&device=m1&scheme=w8a8": "resnet50, w8a8 on m1",
+		"/?device=iphone-7":                      "iphone-7", // no Neural Engine: its sliders are hidden
+		"/view?lite=1":                           "Timeline",
 		"/view?b=" + url.QueryEscape("scheme=w8"): "A against B",
 		"/view?policy=throughput":                 "throughput",
 		"/app.js":                                 "redrawMs",

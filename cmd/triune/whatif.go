@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -29,8 +30,8 @@ func (a *app) whatifCommand() *cobra.Command {
 		Short: "Run a study: many configurations, and what follows from them",
 		Long: `A study varies models, devices, schemes, compute units, policies, batch sizes and
 any figure of a device, and analyses the results: pivot tables, Pareto fronts,
-budgets, sensitivities, break-even values, fleets. docs/whatif.md describes the
-file. Rows are the same whatever the number of workers; with -o an interrupted
+budgets, sensitivities, break-even values, mixed precision, fleets. docs/whatif.md
+describes the file. Rows are the same whatever the number of workers; with -o an interrupted
 run is continued by --resume.`,
 		Example: `  triune whatif study.yaml
   triune whatif study.yaml -o results --format csv,parquet
@@ -60,11 +61,21 @@ run is continued by --resume.`,
 			if err != nil {
 				return err
 			}
+			meter := &measurer{samples: 1}
+			defer meter.close()
+			r.Measure = meter.measure
 			o := whatif.RunOptions{Workers: workers}
 			var bar *progressBar
 			if !quiet {
 				bar = &progressBar{w: a.stderr, terminal: isTerminal(a.stderr)}
 				o.Progress = bar.show
+				start := time.Now()
+				r.MeasureProgress = func(done, total int) {
+					p := whatif.Progress{Done: int64(done), Total: int64(total), Elapsed: time.Since(start)}
+					p.PerSecond = float64(done) / p.Elapsed.Seconds()
+					p.Left = time.Duration(float64(total-done) / p.PerSecond * float64(time.Second))
+					bar.show(p)
+				}
 			}
 			return a.runStudy(cmd.Context(), r, studyOutput{dir: out, formats: formats, resume: resume, json: asJSON, csv: asCSV, rows: rows}, o, bar)
 		},
@@ -130,6 +141,14 @@ func (a *app) runStudy(ctx context.Context, r *whatif.Runner, out studyOutput, o
 			return err
 		}
 		st.Findings = findings
+		for i, f := range findings {
+			if f.SchemeYAML != "" {
+				name := filepath.Join(out.dir, fmt.Sprintf("scheme-%d.yaml", i+1))
+				if err := writeFile(name, func(w io.Writer) error { _, err := io.WriteString(w, f.SchemeYAML); return err }); err != nil {
+					return err
+				}
+			}
+		}
 		if err := whatif.WriteState(out.dir, st); err != nil {
 			return err
 		}
@@ -308,6 +327,9 @@ func printFinding(w io.Writer, f *whatif.Finding, limit int) {
 		if limit > 0 && len(f.Rows) > limit {
 			fmt.Fprintf(w, "... %d more rows (--rows 0 prints all)\n", len(f.Rows)-limit)
 		}
+	}
+	if f.SchemeYAML != "" {
+		fmt.Fprintln(w, "\nThe scheme goes to scheme-N.yaml in the folder of -o; triune compress takes it.")
 	}
 	if len(f.Notes) > 0 {
 		fmt.Fprintln(w)

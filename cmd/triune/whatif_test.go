@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -76,5 +77,43 @@ func TestWhatifBadInput(t *testing.T) {
 		if code != c.code || out != "" || !strings.Contains(errs, c.want) || strings.Count(errs, "\n") != 1 {
 			t.Errorf("%v: code %d, stdout %q, stderr %q", c.args, code, out, errs)
 		}
+	}
+}
+
+// A search for mixed precision ends in a scheme that compress takes, and the
+// package has the size that the search told.
+func TestWhatifMixed(t *testing.T) {
+	p := writeStudy(t, `
+models: [tiny_cnn]
+devices: [iphone-15-pro]
+analyses: [{mixed: {schemes: [fp16, w8, w4], floor_snr_db: 20}}]
+`)
+	dir := filepath.Join(t.TempDir(), "d")
+	code, out, errs := triune(t, "whatif", p, "-o", dir, "-q")
+	if code != 0 {
+		t.Fatalf("code %d: %s", code, errs)
+	}
+	if !strings.Contains(out, "the cheapest at or above 20 dB has package_bytes") {
+		t.Fatalf("no answer in\n%s", out)
+	}
+	scheme := filepath.Join(dir, "scheme-1.yaml")
+	y, err := os.ReadFile(scheme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want float64
+	var db float64
+	if _, err := fmt.Sscanf(string(y), "# package_bytes %g at %g dB", &want, &db); err != nil || db < 20 {
+		t.Fatalf("%v in %s", err, y)
+	}
+	code, out, errs = triune(t, "predict", "tiny_cnn", "-d", "iphone-15-pro", "-c", scheme, "--json")
+	var pr struct {
+		PackageBytes float64 `json:"package_bytes"`
+	}
+	if err := json.Unmarshal([]byte(out), &pr); code != 0 || err != nil || pr.PackageBytes != want {
+		t.Errorf("code %d, %v, %s: %v bytes, the search says %v", code, err, errs, pr.PackageBytes, want)
+	}
+	if code, _, errs = triune(t, "compress", "tiny_cnn", "-c", scheme, "-o", filepath.Join(dir, "n.mlpackage")); code != 0 {
+		t.Errorf("compress: %s", errs)
 	}
 }
