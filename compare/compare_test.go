@@ -148,9 +148,11 @@ func TestTop1AndScores(t *testing.T) {
 	}
 }
 
-func net(t *testing.T) *model.Graph {
+func net(t *testing.T) *model.Graph { return load(t, "fashion_resnet") }
+
+func load(t *testing.T, name string) *model.Graph {
 	t.Helper()
-	g, err := compile.Load(filepath.Join(testutil.Root(t), "bench/accuracy/nets/fashion_resnet.onnx"), compile.LoadOptions{})
+	g, err := compile.Load(filepath.Join(testutil.Root(t), "bench/accuracy/nets", name+".onnx"), compile.LoadOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +187,12 @@ func reference(t *testing.T, g *model.Graph) *runtime.Session {
 }
 
 func TestAgainstItselfIsExact(t *testing.T) {
-	g := net(t)
+	for _, name := range []string{"fashion_resnet", "fashion_resnet_qat"} {
+		t.Run(name, func(t *testing.T) { exactWithItself(t, load(t, name)) })
+	}
+}
+
+func exactWithItself(t *testing.T, g *model.Graph) {
 	r, err := Sessions(context.Background(), reference(t, g), reference(t, g), images(3), Options{Layers: true, Labels: []int{0, 1, 2}})
 	if err != nil {
 		t.Fatal(err)

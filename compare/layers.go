@@ -1,6 +1,7 @@
 package compare
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -79,10 +80,20 @@ func newWatcher(ref, test *runtime.Session) (*watcher, error) {
 			known[v.Name], input[v] = v, true
 		}
 	}
+	// A reference that is quantized itself has the codes too: theirs is the
+	// dequantized view.
+	codes := map[string]*model.Value{}
+	writer := map[*model.Value]*model.Node{}
 	for _, n := range g.Nodes {
+		if n.Op == "QuantizeLinear" {
+			writer[n.Out(0)] = n
+		}
 		for _, v := range n.Outputs {
 			if v != nil && v.DType.IsFloat() && v.Shape.Known() {
 				known[v.Name] = v
+				if in := n.In(0); n.Op == "DequantizeLinear" && inverts(n, writer[in]) {
+					codes[in.Name] = v
+				}
 			}
 		}
 	}
@@ -92,7 +103,10 @@ func newWatcher(ref, test *runtime.Session) (*watcher, error) {
 	for i, l := range tc.Net.Layers {
 		for _, e := range l.Outputs {
 			v := tc.Net.Edges[e].Value
-			r := known[source(v).Name]
+			r := codes[v.Name]
+			if r == nil {
+				r = known[source(v).Name]
+			}
 			if r == nil || r.Shape.Elems() != v.Shape.Elems() || w.byValue[v] != 0 {
 				continue
 			}
@@ -139,6 +153,29 @@ func (w *watcher) close() {
 	w.ref.Close()
 	w.test.Close()
 	w.own.Close()
+}
+
+// inverts reports whether a dequantize has the parameters of the quantize
+// whose codes it reads (nil: something else wrote them).
+func inverts(d, q *model.Node) bool {
+	if q == nil {
+		return false
+	}
+	for i := 1; i < 3; i++ {
+		a, b := d.In(i), q.In(i)
+		if a == b {
+			continue
+		}
+		if a == nil || b == nil || !a.IsConst() || !b.IsConst() {
+			return false
+		}
+		x, err := a.Const.Value()
+		y, err2 := b.Const.Value()
+		if err != nil || err2 != nil || x.DType != y.DType || !bytes.Equal(x.Data, y.Data) {
+			return false
+		}
+	}
+	return true
 }
 
 // sources returns a function that goes from a value back to the float tensor
