@@ -10,6 +10,8 @@ import (
 
 var updateExamples = flag.Bool("update-examples", false, "write the output of every study in examples/ into its README")
 
+var slowExamples = flag.Bool("slow-examples", false, "also run the studies of examples/ that take about a minute")
+
 const (
 	outputBegin = "<!-- output: written by go test ./cmd/triune -run TestExamples -update-examples -->\n```text\n"
 	outputEnd   = "```\n<!-- end of output -->\n"
@@ -24,8 +26,8 @@ func TestExamples(t *testing.T) {
 	for _, s := range studies {
 		dir := filepath.Dir(s)
 		t.Run(filepath.Base(dir), func(t *testing.T) {
-			if testing.Short() && filepath.Base(dir) == "mixed-precision" {
-				t.Skip("it runs a network about a hundred times")
+			if !*slowExamples && filepath.Base(dir) == "mixed-precision" {
+				t.Skip("it runs a network some three hundred times (-slow-examples)")
 			}
 			code, out, errs := triune(t, "whatif", s, "-q")
 			if code != 0 || errs != "" {
