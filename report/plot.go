@@ -121,3 +121,42 @@ func SavePlot(pl *plot.Plot, name string) error {
 	}
 	return nil
 }
+
+// Bar is one figure of a tornado: what a metric becomes at both ends of the
+// figure's range.
+type Bar struct {
+	Name      string
+	Low, High float64
+}
+
+// Tornado makes a tornado plot: horizontal bars about the metric's base value,
+// the first on top.
+func Tornado(title, metric string, base float64, bars []Bar) (*plot.Plot, error) {
+	if len(bars) == 0 {
+		return nil, fmt.Errorf("report: a tornado without bars")
+	}
+	pl := plot.New()
+	pl.Title.Text, pl.X.Label.Text = title, metric
+	names := make([]string, len(bars))
+	for i, b := range bars {
+		y := float64(len(bars) - 1 - i)
+		names[len(bars)-1-i] = b.Name
+		for k, v := range [2]float64{b.Low, b.High} {
+			if v != v {
+				continue // no plan at that end
+			}
+			p, err := plotter.NewPolygon(plotter.XYs{{X: base, Y: y - 0.35}, {X: v, Y: y - 0.35}, {X: v, Y: y + 0.35}, {X: base, Y: y + 0.35}})
+			if err != nil {
+				return nil, fmt.Errorf("report: %w", err)
+			}
+			p.Color = plotColours[[2]string{"CPU", "NE"}[k]]
+			p.LineStyle.Width = 0
+			pl.Add(p)
+			if i == 0 {
+				pl.Legend.Add([2]string{"low end", "high end"}[k], p)
+			}
+		}
+	}
+	pl.NominalY(names...)
+	return pl, nil
+}

@@ -196,6 +196,14 @@ func TestPlots(t *testing.T) {
 	if _, err := Plot("t", "x", "y", []Series{{"a", []float64{1, 2}, []float64{3, 4}, true}, {"b", []float64{1}, []float64{2}, false}}); err != nil {
 		t.Error(err)
 	}
+	if pl, err := Tornado("t", "latency_ms", 3, []Bar{{"a", 2, 5}, {"b", math.NaN(), 3.5}}); err != nil {
+		t.Error(err)
+	} else if err := SavePlot(pl, filepath.Join(dir, "t.svg")); err != nil {
+		t.Error(err)
+	}
+	if _, err := Tornado("t", "x", 1, nil); err == nil {
+		t.Error("a tornado without bars accepted")
+	}
 	if _, err := Plot("t", "x", "y", []Series{{"a", []float64{1}, nil, true}}); err == nil {
 		t.Error("unequal coordinates accepted")
 	}

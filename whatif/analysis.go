@@ -45,6 +45,10 @@ type Finding struct {
 	Columns []Column `json:"columns"`
 	Rows    [][]Cell `json:"rows"`
 	Notes   []string `json:"notes,omitempty"`
+	// Metric and Base are those of a sensitivity: what was measured, and its
+	// value as catalogued.
+	Metric string  `json:"metric,omitempty"`
+	Base   float64 `json:"base,omitempty"`
 	// SchemeYAML is the scheme that a search for mixed precision found, as
 	// triune compress takes it.
 	SchemeYAML string `json:"scheme_yaml,omitempty"`

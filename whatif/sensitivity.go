@@ -192,7 +192,7 @@ func (r *Runner) sensitivity(ctx context.Context, s *SensitivitySpec) (*Finding,
 // characters. top is how many parameters to show; 0 shows those that change
 // the metric by more than 0.1 % over the range.
 func (x *Sensitivities) Finding(top int) *Finding {
-	f := &Finding{Kind: "sensitivity", Title: fmt.Sprintf("What moves %s of %s (%.4g)", x.Metric, x.Config, x.Base),
+	f := &Finding{Kind: "sensitivity", Metric: x.Metric, Base: x.Base, Title: fmt.Sprintf("What moves %s of %s (%.4g)", x.Metric, x.Config, x.Base),
 		Columns: []Column{{"parameter", Text, "path of the device parameter"}, {"value", Number, "as catalogued"}, {"unit", Text, ""},
 			{"elasticity", Number, "percent of the metric per percent of the parameter"},
 			{"at_low", Number, fmt.Sprintf("%s with the parameter divided by %g", x.Metric, x.Factor)},

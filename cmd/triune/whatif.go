@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"gonum.org/v1/plot"
 
+	"github.com/triune-sim/triune/report"
 	"github.com/triune-sim/triune/whatif"
 )
 
@@ -24,6 +26,7 @@ func (a *app) whatifCommand() *cobra.Command {
 		asJSON, asCSV bool
 		workers, rows int
 		quiet         bool
+		plots         string
 	)
 	c := &cobra.Command{
 		Use:   "whatif STUDY.yaml",
@@ -43,6 +46,10 @@ run is continued by --resume.`,
 				return usagef("--json and --csv exclude each other")
 			case out == "" && resume:
 				return usagef("--resume wants the folder of the run (-o DIR)")
+			case plots != "" && plots != "svg" && plots != "png":
+				return usagef("--plots %q: want svg or png", plots)
+			case out == "" && plots != "":
+				return usagef("--plots wants a folder (-o DIR)")
 			case out == "" && cmd.Flags().Changed("format"):
 				return usagef("--format wants a folder (-o DIR)")
 			case workers < 0 || rows < 0:
@@ -77,12 +84,13 @@ run is continued by --resume.`,
 					bar.show(p)
 				}
 			}
-			return a.runStudy(cmd.Context(), r, studyOutput{dir: out, formats: formats, resume: resume, json: asJSON, csv: asCSV, rows: rows}, o, bar)
+			return a.runStudy(cmd.Context(), r, studyOutput{dir: out, formats: formats, resume: resume, json: asJSON, csv: asCSV, rows: rows, plots: plots}, o, bar)
 		},
 	}
 	f := c.Flags()
 	f.StringVarP(&out, "output", "o", "", "folder for the rows and study.json (new, empty, or of an earlier run)")
 	f.StringSliceVar(&formats, "format", []string{"csv", "parquet"}, "formats in the folder: csv, json, parquet")
+	f.StringVar(&plots, "plots", "", "draw fronts, mixtures and sensitivities into the folder: svg or png")
 	f.BoolVar(&resume, "resume", false, "continue an interrupted run of the same study")
 	f.BoolVar(&asJSON, "json", false, "print one JSON document")
 	f.BoolVar(&asCSV, "csv", false, "print the rows as CSV")
@@ -98,6 +106,7 @@ type studyOutput struct {
 	resume    bool
 	json, csv bool
 	rows      int
+	plots     string // svg, png or none
 }
 
 // head keeps the first rows of a study for the printed table, or all of them
@@ -142,6 +151,11 @@ func (a *app) runStudy(ctx context.Context, r *whatif.Runner, out studyOutput, o
 		}
 		st.Findings = findings
 		for i, f := range findings {
+			if out.plots != "" {
+				if err := plotFinding(&f, filepath.Join(out.dir, fmt.Sprintf("finding-%d.%s", i+1, out.plots))); err != nil {
+					return err
+				}
+			}
 			if f.SchemeYAML != "" {
 				name := filepath.Join(out.dir, fmt.Sprintf("scheme-%d.yaml", i+1))
 				if err := writeFile(name, func(w io.Writer) error { _, err := io.WriteString(w, f.SchemeYAML); return err }); err != nil {
@@ -337,6 +351,66 @@ func printFinding(w io.Writer, f *whatif.Finding, limit int) {
 			fmt.Fprintf(w, "- %s\n", n)
 		}
 	}
+}
+
+// plotFinding draws a front, the mixtures of a search or a tornado; other
+// findings are tables only.
+func plotFinding(f *whatif.Finding, name string) error {
+	column := func(want string) int {
+		return slices.IndexFunc(f.Columns, func(c whatif.Column) bool { return c.Name == want })
+	}
+	var pl *plot.Plot
+	var err error
+	switch f.Kind {
+	case "pareto", "mixed":
+		var x, y int
+		if f.Kind == "mixed" {
+			x, y = 1, 2
+		} else {
+			// The figures of a front are its numbers behind the inputs.
+			var nums []int
+			for k, c := range f.Columns {
+				if c.Kind != whatif.Text {
+					nums = append(nums, k)
+				}
+			}
+			x, y = nums[len(nums)-2], nums[len(nums)-1]
+		}
+		series := []report.Series{{Name: "front", Line: true}, {Name: "uniform"}}
+		for _, r := range f.Rows {
+			k := 0
+			if f.Kind == "mixed" && r[0].Text != "mixture" {
+				k = 1
+			}
+			if math.IsNaN(r[x].Num + r[y].Num) {
+				continue
+			}
+			series[k].X, series[k].Y = append(series[k].X, r[x].Num), append(series[k].Y, r[y].Num)
+		}
+		series = slices.DeleteFunc(series, func(s report.Series) bool { return len(s.X) == 0 })
+		if len(series) == 0 {
+			return nil
+		}
+		pl, err = report.Plot(f.Title, f.Columns[x].Name, f.Columns[y].Name, series)
+	case "sensitivity":
+		low, high := column("at_low"), column("at_high")
+		var bars []report.Bar
+		for _, r := range f.Rows {
+			if len(bars) < 20 {
+				bars = append(bars, report.Bar{Name: r[0].Text, Low: r[low].Num, High: r[high].Num})
+			}
+		}
+		if len(bars) == 0 {
+			return nil
+		}
+		pl, err = report.Tornado(f.Title, f.Metric, f.Base, bars)
+	default:
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return report.SavePlot(pl, name)
 }
 
 // progressBar draws a run's progress on standard error: a bar on a terminal,

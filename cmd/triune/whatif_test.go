@@ -117,3 +117,32 @@ analyses: [{mixed: {schemes: [fp16, w8, w4], floor_snr_db: 20}}]
 		t.Errorf("compress: %s", errs)
 	}
 }
+
+// Fronts and sensitivities are drawn on request.
+func TestWhatifPlots(t *testing.T) {
+	p := writeStudy(t, `
+models: [mobilenet_v2]
+schemes: [fp16, w8, w8a8, w4]
+analyses:
+  - pareto: {minimise: [latency_ms, package_bytes]}
+  - sensitivity: {top: 5}
+  - budget: {max: {latency_ms: 3}}
+`)
+	for ext, magic := range map[string]string{"svg": "<?xml", "png": "\x89PNG"} {
+		dir := filepath.Join(t.TempDir(), ext)
+		if code, _, errs := triune(t, "whatif", p, "-o", dir, "--plots", ext, "-q"); code != 0 {
+			t.Fatal(errs)
+		}
+		for _, n := range []string{"finding-1.", "finding-2."} {
+			if b, err := os.ReadFile(filepath.Join(dir, n+ext)); err != nil || !strings.HasPrefix(string(b), magic) {
+				t.Errorf("%s%s: %v", n, ext, err)
+			}
+		}
+		if _, err := os.Stat(filepath.Join(dir, "finding-3."+ext)); err == nil {
+			t.Error("a budget was drawn")
+		}
+	}
+	if code, out, errs := triune(t, "whatif", p, "--plots", "gif"); code != 2 || out != "" || !strings.Contains(errs, "svg or png") {
+		t.Errorf("code %d, %q, %q", code, out, errs)
+	}
+}
