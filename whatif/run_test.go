@@ -238,7 +238,7 @@ func TestResume(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if old.Complete || old.Done >= r.Len() {
+		if old.Complete || old.Done > r.Len() { // all rows may be done when the end is cut off
 			t.Fatalf("interrupted run says %+v", old)
 		}
 		if old.Done > 0 {

@@ -58,7 +58,8 @@ func TestBadInput(t *testing.T) {
 		code int
 		want []string // all must be in the message
 	}{
-		{"predict", 2, []string{"accepts 1 arg"}},
+		{"predict", 2, []string{"predict MODEL"}},
+		{"predict resnet50 vgg16", 2, []string{"one model", "vgg16"}},
 		{"predict resnet5", 1, []string{"resnet5", "resnet50"}},
 		{"predict nothere.onnx", 1, []string{"nothere.onnx"}},
 		{"predict " + noise, 1, []string{"noise.onnx"}},

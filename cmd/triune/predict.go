@@ -28,7 +28,7 @@ func (a *app) predictCommand() *cobra.Command {
 		Example: `  triune predict resnet50 -d iphone-15-pro -c w8a8 --layers
   triune predict net.onnx -d iphone-14-pro,m4 -c fp16,w8,w8a8
   triune predict net.mlpackage -c stored --explain softmax`,
-		Args: cobra.RangeArgs(1, 2),
+		Args: cobra.RangeArgs(1, 2), // the second is the layer of --explain
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 2 { // the layer of --explain, which may stand alone
 				if !cmd.Flags().Changed("explain") || explain != "*" {
