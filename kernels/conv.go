@@ -313,6 +313,24 @@ func packTile[T float32 | int8](p *convPlan, t *ocTile, dst, weights []T) {
 					src, a = src[4:], a+4
 				}
 			}
+			if step == 1 {
+				at := (a-lo)*width + j
+				if kk == 1 {
+					for _, v := range src {
+						dst[at] = v
+						at += width
+					}
+					continue
+				}
+				for ; len(src) >= kk; src = src[kk:] {
+					d := dst[at:]
+					for i, v := range src[:kk] {
+						d[i*tapLen] = v
+					}
+					at += width
+				}
+				continue
+			}
 			for ic := a; ic < b; ic++ {
 				k := ic - lo
 				d := dst[(k/step*width+j)*step+k%step:]
