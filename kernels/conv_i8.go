@@ -61,8 +61,8 @@ func NewConvI8(cfg ConvI8Config) (*ConvI8, error) {
 	c.cfg.Shape = s
 	per := len(cfg.Weights) / s.OutC
 	sums := make([]int32, s.OutC)
-	for i, v := range cfg.Weights {
-		sums[i/per] += int32(v)
+	for oc := range sums {
+		sums[oc] = sumI8(cfg.Weights[oc*per : (oc+1)*per])
 	}
 	c.epilogueI8 = newEpilogueI8(s.OutC, cfg.WScale, cfg.In, cfg.Out, cfg.Epilogue, sums, c.mk.signed && !s.isDepthwise())
 	if s.isDepthwise() {
@@ -78,6 +78,21 @@ func NewConvI8(cfg ConvI8Config) (*ConvI8, error) {
 	}
 	c.cfg.Weights = nil
 	return c, nil
+}
+
+// sumI8 adds up w, in four chains that do not wait for one another.
+func sumI8(w []int8) int32 {
+	var a, b, c, d int32
+	for ; len(w) >= 4; w = w[4:] {
+		a += int32(w[0])
+		b += int32(w[1])
+		c += int32(w[2])
+		d += int32(w[3])
+	}
+	for _, v := range w {
+		a += int32(v)
+	}
+	return a + b + c + d
 }
 
 // Shape returns the geometry.
