@@ -13,6 +13,8 @@ import (
 	"sync"
 
 	"github.com/goccy/go-yaml"
+
+	"github.com/triune-sim/triune/internal/strictyaml"
 )
 
 //go:embed data
@@ -140,7 +142,7 @@ func decode(fsys fs.FS, name string, v any) error {
 	if err != nil {
 		return fmt.Errorf("device: %w", err)
 	}
-	if err := yaml.UnmarshalWithOptions(b, v, yaml.Strict()); err != nil {
+	if err := strictyaml.Unmarshal(b, v); err != nil {
 		return fmt.Errorf("device: %s: %s", name, strings.TrimSpace(yaml.FormatError(err, false, false)))
 	}
 	return nil

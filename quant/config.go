@@ -9,6 +9,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/triune-sim/triune/internal/strictyaml"
 	"github.com/triune-sim/triune/model"
 )
 
@@ -110,7 +111,7 @@ func ReadConfig(r io.Reader) (Scheme, error) {
 		return Scheme{}, fmt.Errorf("quant: %w", err)
 	}
 	var f configFile
-	if err := yaml.UnmarshalWithOptions(data, &f, yaml.Strict()); err != nil {
+	if err := strictyaml.Unmarshal(data, &f); err != nil {
 		return Scheme{}, fmt.Errorf("quant: configuration: %s", yamlLine(err))
 	}
 	s := Scheme{Name: f.Name, Float: model.Float16}

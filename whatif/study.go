@@ -16,6 +16,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/triune-sim/triune/internal/strictyaml"
 	"github.com/triune-sim/triune/scheduler"
 	"github.com/triune-sim/triune/units"
 )
@@ -109,7 +110,7 @@ func Read(r io.Reader, dir string) (*Study, error) {
 		return nil, fmt.Errorf("whatif: a study of more than %d bytes", maxStudyBytes)
 	}
 	s := &Study{dir: dir}
-	if err := yaml.UnmarshalWithOptions(b, s, yaml.Strict()); err != nil {
+	if err := strictyaml.Unmarshal(b, s); err != nil {
 		line, _, _ := strings.Cut(yaml.FormatError(err, false, false), "\n")
 		return nil, fmt.Errorf("whatif: study: %s", line)
 	}

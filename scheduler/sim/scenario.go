@@ -13,6 +13,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/triune-sim/triune/internal/strictyaml"
 	"github.com/triune-sim/triune/scheduler"
 	"github.com/triune-sim/triune/units"
 )
@@ -136,7 +137,7 @@ func ReadScenario(path string) (*Scenario, error) {
 // ParseScenario reads a scenario from YAML and checks what needs no device.
 func ParseScenario(data []byte) (*Scenario, error) {
 	s := &Scenario{}
-	if err := yaml.UnmarshalWithOptions(data, s, yaml.Strict()); err != nil && !errors.Is(err, io.EOF) {
+	if err := strictyaml.Unmarshal(data, s); err != nil && !errors.Is(err, io.EOF) {
 		text := strings.TrimSpace(yaml.FormatError(err, false, false))
 		if strings.Contains(text, "unknown field") {
 			text += " (" + keysText + ")"
