@@ -444,7 +444,13 @@ func FuzzRead(f *testing.F) {
 			return
 		}
 		n := s.Len()
+		if _, err := s.Config(n); err == nil {
+			t.Fatalf("configuration %d of %d exists", n, n)
+		}
 		for _, i := range []int64{0, n / 2, n - 1} {
+			if i >= n || i < 0 { // a study of analyses alone has none
+				continue
+			}
 			if _, err := s.Config(i); err != nil {
 				t.Fatalf("configuration %d of %d: %v", i, n, err)
 			}

@@ -341,9 +341,12 @@ func (s *Study) Len() int64 {
 	return n
 }
 
-// Config returns configuration i.
+// Config returns configuration i, 0 <= i < Len.
 func (s *Study) Config(i int64) (Config, error) {
 	var c Config
+	if n := s.Len(); i < 0 || i >= n {
+		return c, fmt.Errorf("whatif: configuration %d of a study of %d", i, n)
+	}
 	err := s.config(i, &c)
 	return c, err
 }
