@@ -1,6 +1,7 @@
 package model
 
 import (
+	"container/heap"
 	"fmt"
 	"slices"
 )
@@ -232,16 +233,16 @@ func (g *Graph) Sort() error {
 	for i := range g.Nodes {
 		left[i] = len(deps[i])
 		if left[i] == 0 {
-			ready.push(i)
+			heap.Push(ready, i)
 		}
 	}
 	out := make([]*Node, 0, len(g.Nodes))
 	for len(*ready) > 0 {
-		i := ready.pop()
+		i := heap.Pop(ready).(int)
 		out = append(out, g.Nodes[i])
 		for _, u := range users[i] {
 			if left[u]--; left[u] == 0 {
-				ready.push(u)
+				heap.Push(ready, u)
 			}
 		}
 	}
@@ -256,42 +257,18 @@ func (g *Graph) Sort() error {
 	return nil
 }
 
+// intHeap is a heap.Interface of node indices, least first.
 type intHeap []int
 
-func (h *intHeap) push(v int) {
-	*h = append(*h, v)
-	s := *h
-	for i := len(s) - 1; i > 0; {
-		p := (i - 1) / 2
-		if s[p] <= s[i] {
-			break
-		}
-		s[p], s[i] = s[i], s[p]
-		i = p
-	}
-}
-
-func (h *intHeap) pop() int {
-	s := *h
-	v := s[0]
-	last := len(s) - 1
-	s[0] = s[last]
-	s = s[:last]
-	*h = s
-	for i := 0; ; {
-		c := 2*i + 1
-		if c >= last {
-			return v
-		}
-		if c+1 < last && s[c+1] < s[c] {
-			c++
-		}
-		if s[i] <= s[c] {
-			return v
-		}
-		s[i], s[c] = s[c], s[i]
-		i = c
-	}
+func (h intHeap) Len() int           { return len(h) }
+func (h intHeap) Less(i, j int) bool { return h[i] < h[j] }
+func (h intHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *intHeap) Push(v any)        { *h = append(*h, v.(int)) }
+func (h *intHeap) Pop() any {
+	old := *h
+	v := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return v
 }
 
 // Params returns the number of elements of all floating-point constants that

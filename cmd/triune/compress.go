@@ -119,15 +119,7 @@ func (a *app) compressCommand() *cobra.Command {
 			if _, err := k.check(); err != nil {
 				return err
 			}
-			lo, err := t.load(args[0])
-			if err != nil {
-				return err
-			}
-			g, err := compile.Load(args[0], lo)
-			if err != nil {
-				return err
-			}
-			f, err := compile.Fold(g)
+			f, err := t.fold(args[0])
 			if err != nil {
 				return err
 			}
@@ -193,20 +185,12 @@ Core ML program of its own types, or -c says otherwise.`,
 			if err != nil {
 				return err
 			}
-			lo, err := t.load(args[0])
-			if err != nil {
-				return err
-			}
-			g, err := compile.Load(args[0], lo)
-			if err != nil {
-				return err
-			}
-			f, err := compile.Fold(g)
+			f, err := t.fold(args[0])
 			if err != nil {
 				return err
 			}
 			s := schemes[0]
-			if s.Name == compile.Stored.Name && strings.HasSuffix(args[1], ".mlpackage") && g.Format != "coreml" {
+			if s.Name == compile.Stored.Name && strings.HasSuffix(args[1], ".mlpackage") && f.Graph.Format != "coreml" {
 				s.Float = model.Float16
 			}
 			q, _, err := quant.Apply(f.Graph, s, quant.Options{Eager: true})

@@ -71,6 +71,19 @@ func (t *target) load(name string) (compile.LoadOptions, error) {
 	return o, nil
 }
 
+// fold opens a model and runs the standard passes.
+func (t *target) fold(name string) (*compile.Folded, error) {
+	o, err := t.load(name)
+	if err != nil {
+		return nil, err
+	}
+	g, err := compile.Load(name, o)
+	if err != nil {
+		return nil, err
+	}
+	return compile.Fold(g)
+}
+
 func (t *target) placement() (scheduler.Options, error) {
 	o := scheduler.Options{MaxSegments: t.maxSegments}
 	if t.maxSegments < 0 {
