@@ -15,7 +15,7 @@ import (
 
 // calibrate returns where the ranges of quantized activations come from: what
 // the caller gave, or the least and greatest value of every tensor over the
-// calibration samples (seeded inputs when there are none). The network runs
+// calibration samples (RandomInputs when there are none). The network runs
 // when the first range is asked for, which a prediction never does.
 func (c *config) calibrate(folded *model.Graph, s quant.Scheme) (quant.Ranges, error) {
 	if c.ranges != nil || s.Activations == nil {
@@ -31,8 +31,8 @@ func (c *config) calibrate(folded *model.Graph, s quant.Scheme) (quant.Ranges, e
 	return Ranges(folded, c.threads, c.samples...), nil
 }
 
-// Ranges returns the ranges of a graph's tensors over samples (one set of seeded
-// inputs when there are none): what a session without [WithRanges] uses. The
+// Ranges returns the ranges of a graph's tensors over samples ([RandomInputs]
+// of seed 0 when there are none): what a session without [WithRanges] uses. The
 // graph runs, in fp32 on the given number of host threads, when the first range
 // is asked for.
 func Ranges(g *model.Graph, threads int, samples ...map[string]*model.Tensor) quant.Ranges {
@@ -42,7 +42,7 @@ func Ranges(g *model.Graph, threads int, samples ...map[string]*model.Tensor) qu
 // minMax runs a graph in fp32 on samples and collects the range of each tensor.
 func minMax(g *model.Graph, samples []map[string]*model.Tensor, threads int) (quant.RangeMap, error) {
 	if len(samples) == 0 {
-		in, err := seededInputs(g)
+		in, err := RandomInputs(g, 0)
 		if err != nil {
 			return nil, err
 		}
@@ -83,16 +83,18 @@ func minMax(g *model.Graph, samples []map[string]*model.Tensor, threads int) (qu
 	return m, nil
 }
 
-// seededInputs makes one set of inputs: standard normal floats, integers 0 or 1.
-func seededInputs(g *model.Graph) (map[string]*model.Tensor, error) {
+// RandomInputs makes one set of inputs for a graph: standard normal floats,
+// integers 0 or 1. Equal names, shapes and seeds give equal values. An input
+// without a fixed shape, of strings or of another type than tensor is an error.
+func RandomInputs(g *model.Graph, seed uint64) (map[string]*model.Tensor, error) {
 	in := map[string]*model.Tensor{}
 	for _, v := range g.Inputs {
 		if v.Type != model.TypeTensor || !v.Shape.Known() || v.DType == model.String {
-			return nil, fmt.Errorf("runtime: input %q (%s%v) cannot be made up; give calibration samples", v.Name, v.DType, v.Shape)
+			return nil, fmt.Errorf("runtime: input %q (%s%v) cannot be made up; give samples", v.Name, v.DType, v.Shape)
 		}
 		h := fnv.New64a()
 		h.Write([]byte(v.Name))
-		r := rand.New(rand.NewPCG(h.Sum64(), 0))
+		r := rand.New(rand.NewPCG(h.Sum64(), seed))
 		t := model.NewTensor(v.DType, v.Shape...)
 		for i := range t.Len() {
 			if v.DType.IsFloat() {

@@ -174,7 +174,7 @@ understood too.`,
 			if err != nil {
 				return err
 			}
-			sessions, err := a.open(cmd.Context(), args[0], &t)
+			sessions, err := a.open(cmd.Context(), args[0], &t, nil)
 			if err != nil {
 				return err
 			}

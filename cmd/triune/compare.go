@@ -2,9 +2,7 @@ package main
 
 import (
 	"fmt"
-	"hash/fnv"
 	"io"
-	"math/rand/v2"
 	"sort"
 	"strings"
 
@@ -175,29 +173,14 @@ are compared: good for a first look, not for a decision.`,
 	return c
 }
 
-// randomSamples makes n sets of inputs: standard normal floats, integers 0 or 1.
+// randomSamples makes n sets of inputs.
 func randomSamples(g *model.Graph, n int) (compare.Slice, error) {
-	var out compare.Slice
-	for i := range n {
-		in := map[string]*model.Tensor{}
-		for _, v := range g.Inputs {
-			if v.Type != model.TypeTensor || !v.Shape.Known() || v.DType == model.String {
-				return nil, fmt.Errorf("input %q (%s%v) cannot be made up; give --data", v.Name, v.DType, v.Shape)
-			}
-			h := fnv.New64a()
-			io.WriteString(h, v.Name)
-			r := rand.New(rand.NewPCG(h.Sum64(), uint64(i)))
-			t := model.NewTensor(v.DType, v.Shape...)
-			for k := range t.Len() {
-				if v.DType.IsFloat() {
-					t.Set(k, r.NormFloat64())
-				} else {
-					t.SetInt(k, r.Int64N(2))
-				}
-			}
-			in[v.Name] = t
+	out := make(compare.Slice, n)
+	for i := range out {
+		var err error
+		if out[i], err = runtime.RandomInputs(g, uint64(i)); err != nil {
+			return nil, err
 		}
-		out = append(out, in)
 	}
 	return out, nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/triune-sim/triune/compile"
+	"github.com/triune-sim/triune/quant"
 	"github.com/triune-sim/triune/report"
 	"github.com/triune-sim/triune/result"
 	"github.com/triune-sim/triune/result/timeline"
@@ -39,7 +40,7 @@ func (a *app) predictCommand() *cobra.Command {
 			if err := docs.check(asJSON); err != nil {
 				return err
 			}
-			sessions, err := a.open(cmd.Context(), args[0], &t)
+			sessions, err := a.open(cmd.Context(), args[0], &t, nil)
 			if err != nil {
 				return err
 			}
@@ -92,8 +93,9 @@ func (a *app) predictCommand() *cobra.Command {
 }
 
 // open prepares a model for every scheme and opens it on every device and
-// mask.
-func (a *app) open(ctx context.Context, name string, t *target, more ...runtime.Option) ([]*runtime.Session, error) {
+// mask. The function ranges, if not nil, gives the ranges of activations that a
+// run needs; nil ranges are those of seeded inputs.
+func (a *app) open(ctx context.Context, name string, t *target, ranges func(*compile.Folded, quant.Scheme) (quant.Ranges, error), more ...runtime.Option) ([]*runtime.Session, error) {
 	// Everything that costs nothing is checked before the model is read.
 	lo, err := t.load(name)
 	if err != nil {
@@ -119,40 +121,45 @@ func (a *app) open(ctx context.Context, name string, t *target, more ...runtime.
 	if err != nil {
 		return nil, err
 	}
-	if len(devices)*len(schemes)*len(masks) == 1 {
-		o := append([]runtime.Option{runtime.WithDeviceValue(devices[0]), runtime.WithSchemeValue(schemes[0]), runtime.WithUnits(masks[0]), runtime.WithPlacement(place)}, more...)
-		s, err := runtime.OpenGraph(g, o...)
-		if err != nil {
-			return nil, err
-		}
-		return []*runtime.Session{s}, nil
-	}
 	f, err := compile.Fold(g)
 	if err != nil {
 		return nil, err
 	}
 	var out []*runtime.Session
-	for _, q := range schemes {
-		comp, err := f.Apply(q, compile.Options{})
-		if err != nil {
+	done := false
+	defer func() {
+		if !done {
 			closeAll(out)
+		}
+	}()
+	for _, q := range schemes {
+		var o compile.Options
+		if ranges != nil {
+			if o.Quant.Ranges, err = ranges(f, q); err != nil {
+				return nil, err
+			}
+		}
+		if o.Quant.Ranges == nil {
+			o.Quant.Ranges = runtime.Ranges(f.Graph, 0)
+		}
+		comp, err := f.Apply(q, o)
+		if err != nil {
 			return nil, err
 		}
 		for _, d := range devices {
 			for _, m := range masks {
 				if err := ctx.Err(); err != nil {
-					closeAll(out)
 					return nil, err
 				}
 				s, err := runtime.OpenCompiled(comp, append([]runtime.Option{runtime.WithDeviceValue(d), runtime.WithUnits(m), runtime.WithPlacement(place)}, more...)...)
 				if err != nil {
-					closeAll(out)
 					return nil, err
 				}
 				out = append(out, s)
 			}
 		}
 	}
+	done = true
 	return out, nil
 }
 
