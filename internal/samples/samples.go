@@ -53,57 +53,15 @@ const maxPixels = 1 << 26
 // is one sample with a NAME.npy per input. At most limit samples are read (0:
 // all).
 func Load(dir string, inputs []*model.Value, p Preprocess, limit int) ([]map[string]*model.Tensor, error) {
-	if len(inputs) == 0 {
-		return nil, fmt.Errorf("samples: the model has no input")
-	}
-	entries, err := os.ReadDir(dir)
+	set, err := Open(dir, inputs, p, limit)
 	if err != nil {
-		return nil, fmt.Errorf("samples: %w", err)
+		return nil, err
 	}
-	var out []map[string]*model.Tensor
-	in := inputs[0]
-	for _, e := range entries {
-		if limit > 0 && len(out) >= limit {
-			break
+	out := make([]map[string]*model.Tensor, set.Len())
+	for i := range out {
+		if out[i], err = set.Sample(i); err != nil {
+			return nil, err
 		}
-		path := filepath.Join(dir, e.Name())
-		if strings.HasPrefix(e.Name(), ".") {
-			continue
-		}
-		if e.IsDir() {
-			s, err := folder(path, inputs)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, s)
-			continue
-		}
-		switch strings.ToLower(filepath.Ext(path)) {
-		case ".npy":
-			t, err := npy.Load(path)
-			if err != nil {
-				return nil, fmt.Errorf("samples: %w", err)
-			}
-			ts, err := split(t, in)
-			if err != nil {
-				return nil, fmt.Errorf("samples: %s: %w", path, err)
-			}
-			for _, t := range ts {
-				out = append(out, map[string]*model.Tensor{in.Name: t})
-			}
-		case ".png", ".jpg", ".jpeg", ".gif", ".webp":
-			t, err := Image(path, in, p)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, map[string]*model.Tensor{in.Name: t})
-		}
-	}
-	if len(out) == 0 {
-		return nil, fmt.Errorf("samples: %s holds no .npy file, image or folder of .npy files", dir)
-	}
-	if limit > 0 && len(out) > limit {
-		out = out[:limit]
 	}
 	return out, nil
 }
