@@ -242,7 +242,7 @@ func TestFunctions(t *testing.T) {
 		}
 		bomb = append(bomb, appendString(opsets(f), 10, "mine"))
 	}
-	if _, err := Read(build(bomb...), "", Options{}); err == nil || !strings.Contains(err.Error(), "more than") {
+	if _, err := Read(build(bomb...), "", Options{}); err == nil || !strings.Contains(err.Error(), "more memory") {
 		t.Errorf("a function that doubles: %v", err)
 	}
 }

@@ -16,6 +16,7 @@ type node struct {
 	in     []*model.Value
 	attrs  model.Attrs
 	blocks map[string]*model.Graph
+	value  *model.Const // of a Constant: its attribute value or sparse_value
 }
 
 // input returns input i, or nil.
@@ -31,7 +32,7 @@ func (b *builder) node(p *nodeProto) error {
 	wrap := func(err error) error {
 		return fmt.Errorf("node %q (%s): %w", p.label(), p.fullOp(), err)
 	}
-	n := &node{nodeProto: p, opset: b.opsets[p.domain]}
+	n := &node{nodeProto: p, opset: b.opsets[p.domain], in: make([]*model.Value, 0, len(p.inputs))}
 	for _, name := range p.inputs {
 		var v *model.Value
 		if name != "" {
@@ -88,7 +89,15 @@ type nodeErr struct{ error }
 // parseAttrs turns the file's attributes into the graph's.
 func (b *builder) parseAttrs(n *node) error {
 	n.attrs = model.Attrs{}
+	if k := len(n.nodeProto.attrs); k > 0 {
+		if err := b.r.mem.Keep(k * entryBytes); err != nil {
+			return err
+		}
+	}
 	for _, a := range n.nodeProto.attrs {
+		if err := b.r.mem.Keep(8*(len(a.ints)+len(a.floats)) + len(a.s) + 16*len(a.strings)); err != nil {
+			return err
+		}
 		if a.ref != "" {
 			v, ok := b.attrs[a.ref]
 			if !ok {
@@ -109,17 +118,31 @@ func (b *builder) parseAttrs(n *node) error {
 			if err != nil {
 				return fmt.Errorf("attribute %s: %w", a.name, err)
 			}
-			t, err := p.value(b.r)
+			k, err := p.constant(b.r)
+			if err != nil {
+				return fmt.Errorf("attribute %s: %w", a.name, err)
+			}
+			if n.op == "Constant" {
+				n.value = k
+				continue
+			}
+			if err := b.r.mem.Keep(storeBytes + int(k.DenseBytes())); err != nil {
+				return fmt.Errorf("attribute %s: %w", a.name, err)
+			}
+			t, err := k.Value()
 			if err != nil {
 				return fmt.Errorf("attribute %s: %w", a.name, err)
 			}
 			n.attrs[a.name] = t
 		case attrSparse:
-			_, t, err := parseSparse(a.msg, b.r)
+			_, k, err := parseSparse(a.msg, b.r)
 			if err != nil {
 				return fmt.Errorf("attribute %s: %w", a.name, err)
 			}
-			n.attrs[a.name] = t
+			if n.op != "Constant" {
+				return fmt.Errorf("attribute %s: a sparse tensor is supported as a constant only", a.name)
+			}
+			n.value = k
 		case attrFloats:
 			n.attrs[a.name] = append([]float64{}, a.floats...)
 		case attrInts:
@@ -185,6 +208,9 @@ func (b *builder) call(fn *function, n *node) error {
 		}
 		attrs[a.name] = a
 	}
+	if err := b.r.mem.Keep(entryBytes + len(b.prefix) + len(n.label())); err != nil { // its prefix
+		return err
+	}
 	in := &builder{r: b.r, g: b.g, scope: &scope{values: map[string]*model.Value{}}, opsets: fn.opsets,
 		depth: b.depth + 1, attrs: attrs, prefix: b.callPrefix(n.label())}
 	absent := &scope{values: map[string]*model.Value{}}
@@ -195,9 +221,16 @@ func (b *builder) call(fn *function, n *node) error {
 			absent.values[name] = &model.Value{}
 		}
 	}
-	raw := fn.nodes
-	for _, m := range raw {
-		p, err := parseNode(m)
+	err := eachField(fn.body, "function", func(f field) error {
+		if f.num != 7 {
+			return nil
+		}
+		m, err := f.message("function")
+		if err != nil {
+			return err
+		}
+		defer b.r.mem.Passed(b.r.mem.Passing())
+		p, err := b.r.parseNode(m)
 		if err != nil {
 			return err
 		}
@@ -206,9 +239,10 @@ func (b *builder) call(fn *function, n *node) error {
 				p.inputs[i] = ""
 			}
 		}
-		if err := in.node(p); err != nil {
-			return err
-		}
+		return in.node(p)
+	})
+	if err != nil {
+		return err
 	}
 	for i, name := range fn.outputs {
 		if i >= len(n.outputs) || n.outputs[i] == "" {
@@ -266,18 +300,31 @@ func (b *builder) emitBlocks(op model.Op, name string, in []*model.Value, attrs 
 	if len(attrs) == 0 {
 		attrs = nil
 	}
+	if err := b.r.mem.Keep(nodeBytes + len(b.prefix) + len(name) + 8*len(in) + constBytes*len(outputs)); err != nil {
+		return nil, err
+	}
 	n := &model.Node{Name: b.prefix + name, Op: op, Inputs: in, Attrs: attrs, Blocks: blocks}
 	for _, o := range outputs {
 		if o == "" {
 			n.Outputs = append(n.Outputs, nil)
 			continue
 		}
-		v := &model.Value{Name: b.prefix + o, Producer: n}
+		v := &model.Value{Name: n.Name, Producer: n}
+		if o != name {
+			v.Name = b.prefix + o
+		}
 		n.Outputs = append(n.Outputs, v)
 		b.scope.values[o] = v
 	}
 	if err := b.r.inf.Node(n); err != nil {
 		return nil, nodeErr{err}
+	}
+	for _, v := range n.Outputs {
+		if v != nil {
+			if err := b.r.mem.Keep(len(v.Name) + 8*len(v.Shape)); err != nil {
+				return nil, err
+			}
+		}
 	}
 	b.g.Nodes = append(b.g.Nodes, n)
 	return n.Outputs, nil

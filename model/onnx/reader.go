@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/triune-sim/triune/model"
+	"github.com/triune-sim/triune/model/internal/budget"
 	"github.com/triune-sim/triune/model/ops"
 )
 
@@ -83,19 +84,20 @@ type reader struct {
 	nodes     int // emitted so far
 	serial    int // for names of values that translation adds
 	prefixes  map[string]bool
+	mem       *budget.Budget
 }
 
 // function is a model-local function, expanded where it is called.
 type function struct {
 	name            string
 	inputs, outputs []string
-	nodes           [][]byte
+	body            []byte // the FunctionProto, of which nodes are read at each call
 	opsets          map[string]int
 	defaults        []attr
 }
 
 func read(data []byte, dir string, o Options) (*model.Graph, error) {
-	r := &reader{dir: dir, opts: o, inf: ops.NewInferer(), files: map[string][]byte{}, functions: map[string]*function{}, prefixes: map[string]bool{}}
+	r := &reader{dir: dir, opts: o, inf: ops.NewInferer(), files: map[string][]byte{}, functions: map[string]*function{}, prefixes: map[string]bool{}, mem: budget.New(len(data))}
 	opsets := map[string]int{}
 	var graph []byte
 	var ir int64
@@ -114,11 +116,16 @@ func read(data []byte, dir string, o Options) (*model.Graph, error) {
 		case 8:
 			var b []byte
 			if b, err = f.message(what); err == nil {
-				err = parseOpset(b, opsets)
+				if err = r.mem.Keep(entryBytes + len(b)); err == nil {
+					err = parseOpset(b, opsets)
+				}
 			}
 		case 14:
 			var b []byte
 			if b, err = f.message(what); err == nil {
+				if err = r.mem.Keep(entryBytes + len(b)); err != nil {
+					return err
+				}
 				var k, v string
 				if k, v, err = parseEntry(b); err == nil {
 					meta["prop:"+k] = v
@@ -204,8 +211,11 @@ func checkOpsets(opsets map[string]int) error {
 }
 
 func (r *reader) parseFunction(msg []byte) error {
-	fn := &function{opsets: map[string]int{}}
+	fn := &function{opsets: map[string]int{}, body: msg}
 	domain := ""
+	if err := r.mem.Keep(functionBytes); err != nil {
+		return err
+	}
 	const what = "function"
 	err := eachField(msg, what, func(f field) (err error) {
 		var s string
@@ -214,24 +224,30 @@ func (r *reader) parseFunction(msg []byte) error {
 		case 1:
 			fn.name, err = f.text(what)
 		case 4:
-			s, err = f.text(what)
+			if s, err = f.text(what); err == nil {
+				err = r.mem.Keep(nameBytes + len(s))
+			}
 			fn.inputs = append(fn.inputs, s)
 		case 5:
-			s, err = f.text(what)
+			if s, err = f.text(what); err == nil {
+				err = r.mem.Keep(nameBytes + len(s))
+			}
 			fn.outputs = append(fn.outputs, s)
-		case 7:
-			b, err = f.message(what)
-			fn.nodes = append(fn.nodes, b)
 		case 9:
 			if b, err = f.message(what); err == nil {
-				err = parseOpset(b, fn.opsets)
+				if err = r.mem.Keep(entryBytes + len(b)); err == nil {
+					err = parseOpset(b, fn.opsets)
+				}
 			}
 		case 10:
 			domain, err = f.text(what)
 		case 11:
 			if b, err = f.message(what); err == nil {
+				if err = r.mem.Keep(attrBytes + len(b)); err != nil {
+					return err
+				}
 				var a attr
-				a, err = parseAttr(b)
+				a, err = r.parseAttr(b)
 				fn.defaults = append(fn.defaults, a)
 			}
 		}
@@ -278,7 +294,7 @@ const (
 	attrType
 )
 
-func parseAttr(msg []byte) (attr, error) {
+func (r *reader) parseAttr(msg []byte) (attr, error) {
 	var a attr
 	const what = "attribute"
 	guess := int64(0)
@@ -302,12 +318,33 @@ func parseAttr(msg []byte) (attr, error) {
 			a.msg, err = f.message(what)
 			guess = attrGraph
 		case 7:
+			if a.floats == nil {
+				_, n := counts(msg, 7, 4)
+				if err = r.mem.Pass(numberBytes * n); err != nil {
+					return err
+				}
+				a.floats = make([]float64, 0, n)
+			}
 			a.floats, err = f.floats(a.floats, what)
 			guess = attrFloats
 		case 8:
+			if a.ints == nil {
+				_, n := counts(msg, 8, 1)
+				if err = r.mem.Pass(numberBytes * n); err != nil {
+					return err
+				}
+				a.ints = make([]int64, 0, n)
+			}
 			a.ints, err = f.integers(a.ints, what)
 			guess = attrInts
 		case 9:
+			if a.strings == nil {
+				n, _ := counts(msg, 9, 1)
+				if err = r.mem.Pass(nameBytes * n); err != nil {
+					return err
+				}
+				a.strings = make([][]byte, 0, n)
+			}
 			var b []byte
 			b, err = f.message(what)
 			a.strings = append(a.strings, b)
@@ -338,9 +375,18 @@ type nodeProto struct {
 	attrs            []attr
 }
 
-func parseNode(msg []byte) (*nodeProto, error) {
+// parseNode reads a NodeProto; what it takes passes when the node has become
+// part of the graph.
+func (r *reader) parseNode(msg []byte) (*nodeProto, error) {
 	n := &nodeProto{}
 	const what = "node"
+	ins, _ := counts(msg, 1, 1)
+	outs, _ := counts(msg, 2, 1)
+	attrs, _ := counts(msg, 5, 1)
+	if err := r.mem.Pass(protoBytes + nameBytes*(ins+outs) + attrBytes*attrs + len(msg)); err != nil {
+		return nil, err
+	}
+	n.inputs, n.outputs, n.attrs = make([]string, 0, ins), make([]string, 0, outs), make([]attr, 0, attrs)
 	err := eachField(msg, what, func(f field) (err error) {
 		var s string
 		switch f.num {
@@ -354,11 +400,14 @@ func parseNode(msg []byte) (*nodeProto, error) {
 			n.name, err = f.text(what)
 		case 4:
 			n.op, err = f.text(what)
+			if known, ok := ops.Lookup(model.Op(n.op)); ok {
+				n.op = string(known.Op) // one string for all nodes
+			}
 		case 5:
 			var b []byte
 			if b, err = f.message(what); err == nil {
 				var a attr
-				if a, err = parseAttr(b); err == nil {
+				if a, err = r.parseAttr(b); err == nil {
 					n.attrs = append(n.attrs, a)
 				}
 			}
@@ -446,21 +495,21 @@ func (b *builder) graph(msg []byte) error {
 			if err != nil {
 				return err
 			}
-			t, err := p.value(b.r)
+			k, err := p.constant(b.r)
 			if err != nil {
 				return err
 			}
-			return b.constant(p.name, t)
+			return b.constant(p.name, k)
 		case 15:
 			var m []byte
 			if m, err = f.message(what); err != nil {
 				return err
 			}
-			name, t, err := parseSparse(m, b.r)
+			name, k, err := parseSparse(m, b.r)
 			if err != nil {
 				return err
 			}
-			return b.constant(name, t)
+			return b.constant(name, k)
 		}
 		return err
 	})
@@ -480,19 +529,7 @@ func (b *builder) graph(msg []byte) error {
 	if err != nil {
 		return err
 	}
-	var nodes [][]byte
-	err = eachField(msg, what, func(f field) error {
-		if f.num != 1 {
-			return nil
-		}
-		m, err := f.message(what)
-		nodes = append(nodes, m)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	if err := b.nodes(nodes); err != nil {
+	if err := b.nodes(msg, 1); err != nil {
 		return err
 	}
 	return eachField(msg, what, func(f field) error {
@@ -507,14 +544,17 @@ func (b *builder) graph(msg []byte) error {
 	})
 }
 
-func (b *builder) constant(name string, t *model.Tensor) error {
+func (b *builder) constant(name string, k *model.Const) error {
 	if name == "" {
 		return fmt.Errorf("an initializer has no name")
+	}
+	if err := b.r.mem.Keep(constBytes + storeBytes + len(name) + 8*len(k.Shape)); err != nil {
+		return err
 	}
 	if b.scope.values[name] != nil {
 		return fmt.Errorf("two initializers have the name %q", name)
 	}
-	b.scope.values[name] = &model.Value{Name: name, DType: t.DType, Shape: t.Shape, Const: model.NewConst(t)}
+	b.scope.values[name] = &model.Value{Name: name, DType: k.DType, Shape: k.Shape, Const: k}
 	return nil
 }
 
@@ -665,6 +705,9 @@ func (b *builder) input(msg []byte) error {
 	if name == "" {
 		return fmt.Errorf("an input has no name")
 	}
+	if err := b.r.mem.Keep(constBytes + len(msg)); err != nil {
+		return err
+	}
 	if v := b.scope.values[name]; v != nil {
 		if v.Const != nil {
 			return nil // an initializer listed among the inputs, as IR 3 demands
@@ -720,27 +763,34 @@ func (b *builder) output(msg []byte) error {
 	return nil
 }
 
-// nodes translates nodes, putting them into topological order if need be.
-func (b *builder) nodes(raw [][]byte) error {
-	if len(raw) > maxNodes {
-		return fmt.Errorf("more than %d nodes", maxNodes)
-	}
+// nodes translates the nodes that stand in field num of a graph, putting them
+// into topological order if need be.
+func (b *builder) nodes(graph []byte, num protowire.Number) error {
+	defer b.r.mem.Passed(b.r.mem.Passing())
 	var waiting []*nodeProto
-	for _, m := range raw {
-		n, err := parseNode(m)
+	err := eachField(graph, "graph", func(f field) error {
+		if f.num != num {
+			return nil
+		}
+		m, err := f.message("graph")
+		if err != nil {
+			return err
+		}
+		before := b.r.mem.Passing()
+		n, err := b.r.parseNode(m)
 		if err != nil {
 			return err
 		}
 		if len(waiting) > 0 || b.missing(n) != "" {
 			waiting = append(waiting, n)
-			continue
+			return b.r.mem.Pass(waitingBytes)
 		}
-		if err := b.node(n); err != nil {
-			return err
-		}
-	}
-	if len(waiting) == 0 {
-		return nil
+		err = b.node(n)
+		b.r.mem.Passed(before)
+		return err
+	})
+	if err != nil || len(waiting) == 0 {
+		return err
 	}
 	return b.unsorted(waiting)
 }
@@ -781,7 +831,7 @@ func (b *builder) unsorted(ns []*nodeProto) error {
 		}
 		for _, a := range n.attrs {
 			if a.typ == attrGraph {
-				if err := freeNames(a.msg, 0, need); err != nil {
+				if err := b.r.freeNames(a.msg, 0, need); err != nil {
 					return err
 				}
 			}
@@ -821,7 +871,8 @@ func (b *builder) unsorted(ns []*nodeProto) error {
 }
 
 // freeNames reports every name that nodes of a graph read.
-func freeNames(msg []byte, depth int, need func(string)) error {
+func (r *reader) freeNames(msg []byte, depth int, need func(string)) error {
+	defer r.mem.Passed(r.mem.Passing())
 	if depth > maxDepth {
 		return fmt.Errorf("graphs are nested deeper than %d", maxDepth)
 	}
@@ -834,16 +885,18 @@ func freeNames(msg []byte, depth int, need func(string)) error {
 		if f.num != 1 || f.typ != protowire.BytesType {
 			return nil
 		}
-		n, err := parseNode(f.bytes)
+		before := r.mem.Passing()
+		n, err := r.parseNode(f.bytes)
 		if err != nil {
 			return err
 		}
+		defer r.mem.Passed(before)
 		for _, in := range n.inputs {
 			need(in)
 		}
 		for _, a := range n.attrs {
 			if a.typ == attrGraph {
-				if err := freeNames(a.msg, depth+1, need); err != nil {
+				if err := r.freeNames(a.msg, depth+1, need); err != nil {
 					return err
 				}
 			}

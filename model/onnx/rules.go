@@ -75,10 +75,8 @@ func castLike(b *builder, n *node, key string) error {
 // constant turns a Constant node into a constant value.
 func constant(b *builder, n *node) error {
 	var t *model.Tensor
-	for _, key := range []string{"value", "sparse_value", "value_float", "value_floats", "value_int", "value_ints", "value_string", "value_strings"} {
+	for _, key := range []string{"value_float", "value_floats", "value_int", "value_ints", "value_string", "value_strings"} {
 		switch v := n.attrs[key].(type) {
-		case *model.Tensor:
-			t = v
 		case float64:
 			t = model.Scalar(float32(v))
 		case []float64:
@@ -99,11 +97,18 @@ func constant(b *builder, n *node) error {
 			t = &model.Tensor{DType: model.String, Shape: model.Shape{len(v)}, Strings: v}
 		}
 	}
-	if t == nil || len(n.outputs) != 1 || n.outputs[0] == "" {
+	k := n.value
+	if t != nil {
+		k = model.NewConst(t)
+	}
+	if k == nil || len(n.outputs) != 1 || n.outputs[0] == "" {
 		return fmt.Errorf("a constant without a value or an output")
 	}
 	name := n.outputs[0]
-	b.scope.values[name] = &model.Value{Name: b.prefix + name, DType: t.DType, Shape: t.Shape, Const: model.NewConst(t)}
+	if err := b.r.mem.Keep(constBytes + storeBytes + len(b.prefix) + len(name) + 8*len(k.Shape)); err != nil {
+		return err
+	}
+	b.scope.values[name] = &model.Value{Name: b.prefix + name, DType: k.DType, Shape: k.Shape, Const: k}
 	return nil
 }
 

@@ -8,10 +8,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/triune-sim/triune/model"
+	"github.com/triune-sim/triune/model/internal/budget"
 )
 
 // dtypes maps TensorProto.DataType to element types.
@@ -43,21 +45,36 @@ type tensorProto struct {
 	shape    model.Shape
 	raw      []byte
 	hasRaw   bool
-	floats   []byte   // packed float_data
-	doubles  []byte   // packed double_data
-	ints     [][]byte // packed int32_data, int64_data or uint64_data
-	strings  [][]byte
+	numbers  []byte // packed float_data, double_data, or the varints of the integer fields
+	kind     numberKind
+	strings  int // how many
+	msg      []byte
 	external map[string]string
 	outside  bool
 }
 
+// numberKind tells which of the typed data fields a tensor has.
+type numberKind uint8
+
+const (
+	noNumbers numberKind = iota
+	floatNumbers
+	doubleNumbers
+	intNumbers
+)
+
 func parseTensor(msg []byte) (*tensorProto, error) {
-	t := &tensorProto{}
+	t := &tensorProto{msg: msg}
 	what := "tensor"
-	var scattered []byte // unpacked floats, joined
+	// Typed data is one packed field in nearly every file, and stays a view; in
+	// any other form its elements are joined, once their size is known.
+	pieces := 0
 	err := eachField(msg, what, func(f field) (err error) {
 		switch f.num {
 		case 1:
+			if len(f.bytes) > 10*maxRank {
+				return fmt.Errorf("%s: more than %d dimensions", what, maxRank)
+			}
 			var dims []int64
 			if dims, err = f.integers(nil, what); err != nil {
 				return err
@@ -78,37 +95,15 @@ func parseTensor(msg []byte) (*tensorProto, error) {
 			}
 		case 3:
 			return fmt.Errorf("%s: segmented tensors are not supported", what)
-		case 4, 10:
-			if f.typ == protowire.BytesType {
-				if scattered == nil {
-					scattered = f.bytes
-				} else {
-					scattered = slices.Concat(scattered, f.bytes)
-				}
-			} else if f.num == 4 {
-				scattered = binary.LittleEndian.AppendUint32(slices.Clip(scattered), uint32(f.val))
-			} else {
-				scattered = binary.LittleEndian.AppendUint64(slices.Clip(scattered), f.val)
+		case 4, 5, 7, 10, 11:
+			if t.kind != noNumbers && t.kind != kindOf(f.num) {
+				return fmt.Errorf("%s: values in two fields", what)
 			}
-			if f.num == 4 {
-				t.floats = scattered
-			} else {
-				t.doubles = scattered
-			}
-		case 5, 7, 11:
-			if f.typ == protowire.VarintType {
-				t.ints = append(t.ints, protowire.AppendVarint(nil, f.val))
-			} else {
-				var b []byte
-				if b, err = f.message(what); err == nil {
-					t.ints = append(t.ints, b)
-				}
-			}
+			t.kind, t.numbers = kindOf(f.num), f.bytes
+			pieces++
 		case 6:
-			var b []byte
-			if b, err = f.message(what); err == nil {
-				t.strings = append(t.strings, b)
-			}
+			_, err = f.message(what)
+			t.strings++
 		case 8:
 			t.name, err = f.text(what)
 			what = fmt.Sprintf("tensor %q", t.name)
@@ -125,7 +120,9 @@ func parseTensor(msg []byte) (*tensorProto, error) {
 				if t.external == nil {
 					t.external = map[string]string{}
 				}
-				t.external[k] = v
+				if t.external[k] = v; len(t.external) > 16 {
+					err = fmt.Errorf("%s: more than 16 entries of external data", what)
+				}
 			}
 		case 14:
 			var v int64
@@ -134,6 +131,9 @@ func parseTensor(msg []byte) (*tensorProto, error) {
 		}
 		return err
 	})
+	if err == nil && (pieces > 1 || pieces == 1 && t.numbers == nil) {
+		err = t.join(what)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -149,6 +149,67 @@ func parseTensor(msg []byte) (*tensorProto, error) {
 	return t, nil
 }
 
+func kindOf(num protowire.Number) numberKind {
+	switch num {
+	case 4:
+		return floatNumbers
+	case 10:
+		return doubleNumbers
+	}
+	return intNumbers
+}
+
+// join collects the values of a typed data field that stands in several
+// pieces, or one value at a time.
+func (t *tensorProto) join(what string) error {
+	t.numbers = nil
+	size := 0
+	for _, write := range []bool{false, true} { // no memory to grow into
+		if write {
+			t.numbers = make([]byte, 0, size)
+		}
+		err := eachField(t.msg, what, func(f field) error {
+			switch f.num {
+			case 4, 5, 7, 10, 11:
+			default:
+				return nil
+			}
+			want := map[numberKind]protowire.Type{floatNumbers: protowire.Fixed32Type, doubleNumbers: protowire.Fixed64Type, intNumbers: protowire.VarintType}[t.kind]
+			n := len(f.bytes)
+			switch {
+			case f.typ == protowire.BytesType:
+			case f.typ != want:
+				return f.want(want, what)
+			case t.kind == floatNumbers:
+				n = 4
+			case t.kind == doubleNumbers:
+				n = 8
+			default:
+				n = protowire.SizeVarint(f.val)
+			}
+			size += n
+			if !write {
+				return nil
+			}
+			switch {
+			case f.typ == protowire.BytesType:
+				t.numbers = append(t.numbers, f.bytes...)
+			case t.kind == floatNumbers:
+				t.numbers = binary.LittleEndian.AppendUint32(t.numbers, uint32(f.val))
+			case t.kind == doubleNumbers:
+				t.numbers = binary.LittleEndian.AppendUint64(t.numbers, f.val)
+			default:
+				t.numbers = protowire.AppendVarint(t.numbers, f.val)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func parseEntry(msg []byte) (key, value string, err error) {
 	err = eachField(msg, "entry", func(f field) (err error) {
 		switch f.num {
@@ -162,88 +223,133 @@ func parseEntry(msg []byte) (key, value string, err error) {
 	return key, value, err
 }
 
-// value returns the tensor's elements: a view into the file where the layout
-// allows it.
-func (t *tensorProto) value(r *reader) (*model.Tensor, error) {
+// lazyElems is the number of elements from which values that must be decoded
+// are decoded at first use: a view takes no memory, eight bytes for each byte
+// of a list of small integers do.
+const lazyElems = 1 << 12
+
+// constant returns the tensor as a constant: a view into the file where the
+// layout allows it, decoded at first use where it is long.
+func (t *tensorProto) constant(r *reader) (*model.Const, error) {
 	n := t.shape.Elems()
 	where := func(err error) error { return fmt.Errorf("tensor %q (%s%v): %w", t.name, t.dtype, t.shape, err) }
 	want := t.dtype.Bytes(n)
 	if n > math.MaxInt64/64 || want < 0 {
 		return nil, where(fmt.Errorf("too large"))
 	}
-	raw := t.raw
+	raw, stored := t.raw, t.hasRaw
 	if t.outside {
 		b, err := r.externalData(t.external, want)
 		if err != nil {
 			return nil, where(err)
 		}
-		raw, t.hasRaw = b, true
+		raw, stored = b, true
 	}
 	switch {
 	case t.dtype == model.String:
-		if int64(len(t.strings)) != n {
-			return nil, where(fmt.Errorf("%d strings stored", len(t.strings)))
+		if int64(t.strings) != n {
+			return nil, where(fmt.Errorf("%d strings stored", t.strings))
 		}
-		out := &model.Tensor{DType: t.dtype, Shape: t.shape, Strings: make([]string, n)}
-		for i, s := range t.strings {
-			out.Strings[i] = string(s)
+		if err := r.mem.Keep(16*t.strings + len(t.msg)); err != nil {
+			return nil, where(err)
 		}
-		return out, nil
-	case t.hasRaw:
-		if int64(len(raw)) != want {
-			return nil, where(fmt.Errorf("%d bytes stored, want %d", len(raw), want))
-		}
-		return &model.Tensor{DType: t.dtype, Shape: t.shape, Data: raw[:len(raw):len(raw)]}, nil
+		return model.NewConst(t.texts()), nil
+	case stored:
 	case t.dtype == model.Float32 || t.dtype == model.Complex64:
-		raw = t.floats
+		raw = t.typed(floatNumbers)
 	case t.dtype == model.Float64 || t.dtype == model.Complex128:
-		raw = t.doubles
+		raw = t.typed(doubleNumbers)
 	default:
-		stored := 0
-		for _, b := range t.ints {
-			for _, c := range b {
-				if c < 0x80 {
-					stored++
-				}
+		values := t.typed(intNumbers)
+		have := int64(0)
+		for _, c := range values {
+			if c < 0x80 {
+				have++
 			}
 		}
 		elems := n
 		if bits := t.dtype.Bits(); bits < 8 { // several elements a stored integer: one byte
 			elems = want
 		}
-		if int64(stored) != elems {
-			return nil, where(fmt.Errorf("%d integers stored, want %d", stored, elems))
+		if have != elems {
+			return nil, where(fmt.Errorf("%d integers stored, want %d", have, elems))
 		}
-		out := model.NewTensor(t.dtype, t.shape...)
-		i := 0
-		for _, b := range t.ints {
-			for len(b) > 0 {
-				v, k := protowire.ConsumeVarint(b)
-				if k < 0 {
-					return nil, where(fmt.Errorf("a broken integer"))
-				}
-				b = b[k:]
-				switch {
-				case t.dtype.Bits() <= 8:
-					out.Data[i] = byte(v)
-				case t.dtype.Bits() == 16:
-					binary.LittleEndian.PutUint16(out.Data[2*i:], uint16(v))
-				default:
-					out.SetInt(i, int64(v))
-				}
-				i++
+		for b := values; len(b) > 0; {
+			_, k := protowire.ConsumeVarint(b)
+			if k < 0 {
+				return nil, where(fmt.Errorf("a broken integer"))
 			}
+			b = b[k:]
 		}
-		return out, nil
+		d, shape := t.dtype, t.shape
+		if elems > lazyElems {
+			return model.NewLazy(d, shape, func() (*model.Tensor, error) { return decodeInts(values, d, shape), nil }), nil
+		}
+		if err := r.mem.Keep(int(want)); err != nil {
+			return nil, where(err)
+		}
+		return model.NewConst(decodeInts(values, d, shape)), nil
 	}
 	if int64(len(raw)) != want {
 		return nil, where(fmt.Errorf("%d bytes stored, want %d", len(raw), want))
 	}
-	return &model.Tensor{DType: t.dtype, Shape: t.shape, Data: raw[:len(raw):len(raw)]}, nil
+	return model.NewConst(&model.Tensor{DType: t.dtype, Shape: t.shape, Data: raw[:len(raw):len(raw)]}), nil
 }
 
-// parseSparse reads a SparseTensorProto and returns it dense.
-func parseSparse(msg []byte, r *reader) (string, *model.Tensor, error) {
+// typed returns the values of a typed data field; none if another one is set.
+func (t *tensorProto) typed(k numberKind) []byte {
+	if t.kind != k {
+		return nil
+	}
+	return t.numbers
+}
+
+// texts returns the strings, all in one piece of memory.
+func (t *tensorProto) texts() *model.Tensor {
+	out := &model.Tensor{DType: t.dtype, Shape: t.shape, Strings: make([]string, 0, t.strings)}
+	each := func(f func([]byte)) {
+		_ = eachField(t.msg, "", func(fd field) error {
+			if fd.num == 6 {
+				f(fd.bytes)
+			}
+			return nil
+		})
+	}
+	size := 0
+	each(func(s []byte) { size += len(s) })
+	var all strings.Builder
+	all.Grow(size)
+	each(func(s []byte) { all.Write(s) })
+	text := all.String()
+	each(func(s []byte) {
+		out.Strings = append(out.Strings, text[:len(s)])
+		text = text[len(s):]
+	})
+	return out
+}
+
+// decodeInts decodes well-formed varints, as many as the shape has elements
+// (bytes, for types of less than eight bits).
+func decodeInts(b []byte, d model.DType, shape model.Shape) *model.Tensor {
+	out := model.NewTensor(d, shape...)
+	for i := 0; len(b) > 0; i++ {
+		v, k := protowire.ConsumeVarint(b)
+		b = b[k:]
+		switch {
+		case d.Bits() <= 8:
+			out.Data[i] = byte(v)
+		case d.Bits() == 16:
+			binary.LittleEndian.PutUint16(out.Data[2*i:], uint16(v))
+		default:
+			out.SetInt(i, int64(v))
+		}
+	}
+	return out
+}
+
+// parseSparse reads a SparseTensorProto as a constant that is made dense at
+// first use.
+func parseSparse(msg []byte, r *reader) (string, *model.Const, error) {
 	var values, indices *tensorProto
 	var dims []int64
 	err := eachField(msg, "sparse tensor", func(f field) (err error) {
@@ -261,6 +367,9 @@ func parseSparse(msg []byte, r *reader) (string, *model.Tensor, error) {
 			}
 			return err
 		case 3:
+			if len(dims)+len(f.bytes) > 10*maxRank {
+				return fmt.Errorf("sparse tensor: more than %d dimensions", maxRank)
+			}
 			dims, err = f.integers(dims, "sparse tensor")
 		}
 		return err
@@ -271,7 +380,7 @@ func parseSparse(msg []byte, r *reader) (string, *model.Tensor, error) {
 	if values == nil || indices == nil {
 		return "", nil, fmt.Errorf("sparse tensor: values or indices are missing")
 	}
-	fail := func(format string, args ...any) (string, *model.Tensor, error) {
+	fail := func(format string, args ...any) (string, *model.Const, error) {
 		return "", nil, fmt.Errorf("sparse tensor %q: "+format, append([]any{values.name}, args...)...)
 	}
 	shape := model.Shape{}
@@ -284,43 +393,84 @@ func parseSparse(msg []byte, r *reader) (string, *model.Tensor, error) {
 	if n := shape.Elems(); n < 0 || n > maxSparse {
 		return fail("shape %v has more than %d elements", shape, maxSparse)
 	}
-	v, err := values.value(r)
+	vk, err := values.constant(r)
 	if err != nil {
 		return "", nil, err
 	}
-	ix, err := indices.value(r)
+	ik, err := indices.constant(r)
 	if err != nil {
 		return "", nil, err
 	}
-	if v.DType == model.String || v.DType.Bits()%8 != 0 || ix.DType != model.Int64 {
-		return fail("%s values with %s indices are not supported", v.DType, ix.DType)
+	if vk.DType == model.String || vk.DType.Bits()%8 != 0 || ik.DType != model.Int64 {
+		return fail("%s values with %s indices are not supported", vk.DType, ik.DType)
 	}
-	nnz := v.Len()
-	at := ix.Int64s()
-	linear := len(ix.Shape) == 1
-	if linear && len(at) != nnz || !linear && (len(ix.Shape) != 2 || ix.Shape[0] != nnz || ix.Shape[1] != len(shape)) {
-		return fail("indices of shape %v for %d values of shape %v", ix.Shape, nnz, shape)
+	nnz := vk.Elems()
+	linear := len(ik.Shape) == 1
+	if linear && ik.Elems() != nnz || !linear && (len(ik.Shape) != 2 || int64(ik.Shape[0]) != nnz || ik.Shape[1] != len(shape)) {
+		return fail("indices of shape %v for %d values of shape %v", ik.Shape, nnz, shape)
+	}
+	name := values.name
+	if d, ok := ik.Storage.(model.Dense); ok { // else when they are decoded
+		if err := eachIndex(d.Tensor, shape, func(int, int) {}); err != nil {
+			return fail("%w", err)
+		}
+	}
+	if err := r.mem.Keep(functionBytes); err != nil {
+		return "", nil, err
+	}
+	k := model.NewLazy(vk.DType, shape, func() (*model.Tensor, error) {
+		defer vk.Drop()
+		defer ik.Drop()
+		return scatter(name, vk, ik, shape)
+	})
+	return name, k, nil
+}
+
+// scatter makes a sparse tensor dense.
+func scatter(name string, vk, ik *model.Const, shape model.Shape) (*model.Tensor, error) {
+	v, err := vk.Value()
+	if err != nil {
+		return nil, err
+	}
+	ix, err := ik.Value()
+	if err != nil {
+		return nil, err
 	}
 	out := model.NewTensor(v.DType, shape...)
 	w := v.DType.Bits() / 8
-	for i := range nnz {
+	err = eachIndex(ix, shape, func(i, p int) { copy(out.Data[p*w:(p+1)*w], v.Data[i*w:(i+1)*w]) })
+	if err != nil {
+		return nil, fmt.Errorf("onnx: sparse tensor %q: %w", name, err)
+	}
+	return out, nil
+}
+
+// eachIndex calls f with the number and the linear position of every value of
+// a sparse tensor.
+func eachIndex(ix *model.Tensor, shape model.Shape, f func(i, p int)) error {
+	at, rank := ix.Int64s(), len(shape)
+	if len(ix.Shape) == 1 {
+		rank = 1
+	}
+	total := shape.Elems()
+	for i := range ix.Shape[0] {
 		p := int64(0)
-		if linear {
+		if len(ix.Shape) == 1 {
 			p = at[i]
 		} else {
-			for d, x := range at[i*len(shape) : (i+1)*len(shape)] {
+			for d, x := range at[i*rank : (i+1)*rank] {
 				if x < 0 || x >= int64(shape[d]) {
-					return fail("index %d is outside dimension %d of %v", x, d, shape)
+					return fmt.Errorf("index %d is outside dimension %d of %v", x, d, shape)
 				}
 				p = p*int64(shape[d]) + x
 			}
 		}
-		if p < 0 || p >= shape.Elems() {
-			return fail("index %d is outside %v", p, shape)
+		if p < 0 || p >= total {
+			return fmt.Errorf("index %d is outside %v", p, shape)
 		}
-		copy(out.Data[int(p)*w:(int(p)+1)*w], v.Data[i*w:(i+1)*w])
+		f(i, int(p))
 	}
-	return values.name, out, nil
+	return nil
 }
 
 // externalData returns a view of want bytes of the file an initializer names.
@@ -388,7 +538,11 @@ func ReadTensor(data []byte) (*model.Tensor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("onnx: %w", err)
 	}
-	t, err := p.value(&reader{})
+	k, err := p.constant(&reader{mem: budget.New(len(data))})
+	if err != nil {
+		return nil, fmt.Errorf("onnx: %w", err)
+	}
+	t, err := k.Value()
 	if err != nil {
 		return nil, fmt.Errorf("onnx: %w", err)
 	}

@@ -72,6 +72,32 @@ func (f field) text(what string) (string, error) {
 	return string(f.bytes), nil
 }
 
+// counts returns how many fields of the given number a message has, and how
+// many numbers those hold if they are packed or single numbers of size bytes
+// (1 for varints): lists are made in their final size.
+func counts(msg []byte, num protowire.Number, size int) (fields, numbers int) {
+	_ = eachField(msg, "", func(f field) error {
+		if f.num != num {
+			return nil
+		}
+		fields++
+		switch {
+		case f.typ != protowire.BytesType:
+			numbers++
+		case size > 1:
+			numbers += len(f.bytes) / size
+		default:
+			for _, c := range f.bytes {
+				if c < 0x80 {
+					numbers++
+				}
+			}
+		}
+		return nil
+	})
+	return fields, numbers
+}
+
 func (f field) integer(what string) (int64, error) {
 	return int64(f.val), f.want(protowire.VarintType, what)
 }

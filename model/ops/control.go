@@ -30,6 +30,7 @@ func (c *inference) inferBlock(name string) *model.Graph {
 		failf("the block %s is missing", name)
 	}
 	clear(c.f.known)
+	c.f.room = maxKnown
 	if err := c.f.Graph(g); err != nil {
 		failf("block %s: %w", name, err)
 	}

@@ -13,6 +13,9 @@ func Unranked() model.Shape { return model.Shape{-2} }
 // IsUnranked reports whether s stands for an unknown rank.
 func IsUnranked(s model.Shape) bool { return len(s) == 1 && s[0] == -2 }
 
+// maxRank bounds the dimensions of a tensor.
+const maxRank = 64
+
 // maxFold bounds how many elements a constant may have to be evaluated during
 // shape inference: shapes, axes and index tensors are far smaller.
 const maxFold = 1 << 16
@@ -21,10 +24,17 @@ const maxFold = 1 << 16
 // constants that shapes depend on. It is not safe for concurrent use.
 type Inferer struct {
 	known map[*model.Value]*model.Tensor
+	// room is how many more bytes of computed values may be remembered: one
+	// operator of a few bytes can make the largest that is folded.
+	room int
 }
 
+// maxKnown bounds the values an Inferer remembers, in bytes. The shapes and
+// indices of a network of ten thousand operators take less than one megabyte.
+const maxKnown = 4 << 20
+
 // NewInferer returns an inferer with nothing known.
-func NewInferer() *Inferer { return &Inferer{known: map[*model.Value]*model.Tensor{}} }
+func NewInferer() *Inferer { return &Inferer{known: map[*model.Value]*model.Tensor{}, room: maxKnown} }
 
 // InferGraph sets the type and shape of every value that a node of g writes,
 // blocks included, from the types of the graph's inputs and constants. A
@@ -116,7 +126,7 @@ func (f *Inferer) compute(v *model.Value) *model.Tensor {
 	if s == nil || s.impure || n.Blocks != nil {
 		return nil
 	}
-	if e := v.Shape.Elems(); e > maxFold || (e < 0 && IsUnranked(v.Shape)) {
+	if e := v.Shape.Elems(); e > maxFold || (e < 0 && IsUnranked(v.Shape)) || e >= 0 && v.DType.Bytes(e) > int64(f.room) {
 		return nil
 	}
 	in := make([]*model.Tensor, len(n.Inputs))
@@ -139,6 +149,9 @@ func (f *Inferer) compute(v *model.Value) *model.Tensor {
 	for i, w := range n.Outputs {
 		if w == nil || i >= len(out) || out[i] == nil {
 			continue
+		}
+		if f.room -= len(out[i].Data); f.room < 0 {
+			return nil
 		}
 		if w == v {
 			result = out[i]
@@ -228,6 +241,9 @@ func (c *inference) typ(i int, d model.DType) {
 // out sets the element type and shape of output i, if the node has it.
 func (c *inference) out(i int, d model.DType, s model.Shape) {
 	if v := c.n.Out(i); v != nil {
+		if len(s) > maxRank {
+			failf("output %d (%q) would have %d dimensions (%d are allowed)", i, v.Name, len(s), maxRank)
+		}
 		v.DType, v.Type = d, model.TypeTensor
 		v.Shape = append(model.Shape{}, s...)
 	}
