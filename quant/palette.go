@@ -22,27 +22,19 @@ type paletteCodes struct {
 // indices and tables.
 func (k *compressor) palette(cfg Palette, w *weight) (*model.Const, string, error) {
 	c := w.value.Const
-	var sparse *model.Sparse
 	source, affine := c, (*model.Affine)(nil)
 	switch s := c.Storage.(type) {
 	case *model.Lookup:
 		return nil, "a palette already", nil
-	case *model.Sparse:
-		if s.Values.Storage.Form() != model.FormDense {
-			return nil, "compressed already", nil
-		}
-		if cfg.ClusterDim > 1 {
-			return nil, "vector palettes of sparse weights are not supported", nil
-		}
-		sparse = s
 	case *model.Affine: // the codes are palettised as the integers they are
-		if s.Codes.Storage.Form() != model.FormDense {
-			return nil, "compressed already", nil
-		}
-		if cfg.PerChannelScale || cfg.ClusterDim > 1 {
-			return nil, "codes have scalar palettes without a scale only", nil
+		if cfg.PerChannelScale {
+			return nil, "its codes have scales already, and Core ML has no second one (palettise with per-channel scale first, then quantise the tables)", nil
 		}
 		source, affine = s.Codes, s
+	}
+	sparse, _ := source.Storage.(*model.Sparse)
+	if f := source.Storage.Form(); sparse == nil && f != model.FormDense || sparse != nil && sparse.Values.Storage.Form() != model.FormDense {
+		return nil, "compressed already", nil
 	}
 	if !w.axesOK {
 		return nil, "its readers have different channel axes", nil
@@ -79,6 +71,12 @@ func (k *compressor) palette(cfg Palette, w *weight) (*model.Const, string, erro
 			}
 		}
 	}
+	if sparse != nil && cfg.ClusterDim > 1 {
+		var err error
+		if sparse, err = wholeVectors(sparse, axis, cfg.ClusterDim); err != nil {
+			return nil, err.Error(), nil
+		}
+	}
 	groups := onesShape(len(shape))
 	groups[axis] = ch / size
 	bits := cfg.Bits
@@ -105,7 +103,6 @@ func (k *compressor) palette(cfg Palette, w *weight) (*model.Const, string, erro
 	entries := 1 << bits
 	iShape := shape.Clone()
 	iShape[axis] /= cfg.ClusterDim
-	tShape := append(groups.Clone(), entries, cfg.ClusterDim)
 	type result struct {
 		paletteCodes
 		scale []float32
@@ -134,75 +131,135 @@ func (k *compressor) palette(cfg Palette, w *weight) (*model.Const, string, erro
 		}
 		return packIndices(bits, r.indices, iShape), nil
 	})
-	table := func(d model.DType, s model.Shape, f func(result) *model.Tensor) *model.Const {
-		return model.NewLazy(d, s, func() (*model.Tensor, error) {
+	// tables lays out the tables, one copy for every position of shape at.
+	tables := func(d model.DType, at model.Shape) *model.Const {
+		full := append(at.Clone(), entries, cfg.ClusterDim)
+		return model.NewLazy(d, full, func() (*model.Tensor, error) {
 			r, err := once()
 			if err != nil {
 				return nil, err
 			}
-			return f(r), nil
+			v := spread(r.table, full, axis, groups[axis])
+			if affine == nil {
+				return tensorOf(d, v, full...), nil
+			}
+			out := model.NewTensor(d, full...)
+			for i, x := range v {
+				out.SetInt(i, int64(x))
+			}
+			return out, nil
 		})
 	}
-	out := &model.Const{DType: c.DType, Shape: c.Shape}
+	if sparse != nil {
+		indices = sparseCodes(indices, sparse)
+	}
 	look := &model.Lookup{Indices: indices, VectorAxis: axis}
-	out.Storage = look
+	out := &model.Const{DType: c.DType, Shape: c.Shape, Storage: look}
 	switch {
 	case affine != nil:
 		// Core ML stores quantised codes with a palette as a palette of
 		// quantised tables: one copy of the table for every scale.
-		look.Table = tableOfCodes(c.DType, affine, entries, func() ([]float32, error) {
-			r, err := once()
-			return r.table, err
-		})
+		at, ok := jointGroups(groups, affine.Scale.Shape, iShape)
+		if ok {
+			look.Table = &model.Const{DType: c.DType, Shape: append(at.Clone(), entries, cfg.ClusterDim),
+				Storage: &model.Affine{Codes: tables(source.DType, at), Scale: withEntries(affine.Scale), Zero: withEntries(affine.Zero)}}
+			break
+		}
+		// Where a vector spans several scales no table can have them: the
+		// palette gives the codes, and the scales apply to these.
+		switch {
+		case source.DType.Bits() != 8:
+			return nil, fmt.Sprintf("vectors of %d span several scales, and Core ML has no table of %s codes (want int8 or uint8)", cfg.ClusterDim, source.DType), nil
+		case sparse != nil:
+			return nil, fmt.Sprintf("vectors of %d span several scales, which is not supported of sparse codes (quantise per_tensor, or after the palette)", cfg.ClusterDim), nil
+		}
+		look.Table = tables(source.DType, groups)
+		out.Storage = &model.Affine{Scale: affine.Scale, Zero: affine.Zero,
+			Codes: &model.Const{DType: source.DType, Shape: shape, Storage: look}}
 	case cfg.PerChannelScale:
 		// And a palette with scales the same way.
-		sShape := shape.Clone()
-		sShape[axis] = 1
-		if cfg.ClusterDim > 1 || groups[axis] > 1 {
-			return nil, "per-channel scale with groups or vectors is not supported", nil
-		}
-		full := append(sShape.Clone(), entries, 1)
-		n := int(sShape.Elems())
-		look.Table = &model.Const{DType: c.DType, Shape: full, Storage: &model.Affine{
-			Codes: table(c.DType, full, func(r result) *model.Tensor {
-				return tensorOf(c.DType, slices.Repeat(r.table, n), full...)
-			}),
-			Scale: table(c.DType, append(sShape.Clone(), 1, 1), func(r result) *model.Tensor {
-				return tensorOf(c.DType, r.scale, append(sShape.Clone(), 1, 1)...)
-			}),
+		sShape, at := shape.Clone(), shape.Clone()
+		sShape[axis], at[axis] = 1, groups[axis]
+		look.Table = &model.Const{DType: c.DType, Shape: append(at.Clone(), entries, cfg.ClusterDim), Storage: &model.Affine{
+			Codes: tables(c.DType, at),
+			Scale: withEntries(model.NewLazy(c.DType, sShape, func() (*model.Tensor, error) {
+				r, err := once()
+				if err != nil {
+					return nil, err
+				}
+				return tensorOf(c.DType, r.scale, sShape...), nil
+			})),
 		}}
 	default:
-		look.Table = table(c.DType, tShape, func(r result) *model.Tensor { return tensorOf(c.DType, r.table, tShape...) })
-	}
-	if sparse != nil {
-		look.Indices = sparseCodes(indices, sparse)
+		look.Table = tables(c.DType, groups)
 	}
 	return out, "", nil
 }
 
-// tableOfCodes copies a table of integers for every scale of an affine
-// constant: its shape is that of the scale, then the entries.
-func tableOfCodes(d model.DType, a *model.Affine, entries int, values func() ([]float32, error)) *model.Const {
-	full := append(a.Scale.Shape.Clone(), entries, 1)
-	n := int(a.Scale.Elems())
-	codes := model.NewLazy(a.Codes.DType, full, func() (*model.Tensor, error) {
-		t, err := values()
-		if err != nil {
-			return nil, err
+// jointGroups returns on how many positions of each axis a table is needed so
+// that each has one palette and one scale, and whether the indices divide so.
+func jointGroups(palettes, scales, indices model.Shape) (model.Shape, bool) {
+	at := make(model.Shape, len(palettes))
+	for i, n := range palettes {
+		at[i] = n
+		for at[i]%scales[i] != 0 { // the least common multiple
+			at[i] += n
 		}
-		out := model.NewTensor(a.Codes.DType, full...)
-		for i := range n * entries {
-			out.SetInt(i, int64(t[i%entries]))
+		if indices[i]%at[i] != 0 {
+			return nil, false
 		}
-		return out, nil
-	})
-	expand := func(c *model.Const) *model.Const {
-		if c == nil {
-			return nil
-		}
-		return &model.Const{DType: c.DType, Shape: append(c.Shape.Clone(), 1, 1), Storage: c.Storage}
 	}
-	return &model.Const{DType: d, Shape: full, Storage: &model.Affine{Codes: codes, Scale: expand(a.Scale), Zero: expand(a.Zero)}}
+	return at, true
+}
+
+// spread copies tables ([group][entry][vector]) to every position of shape
+// full, whose last two dimensions are entries and vector: those along axis are
+// divided among the groups in order.
+func spread(table []float32, full model.Shape, axis, groups int) []float32 {
+	r := len(full) - 2
+	size, inner := full[r]*full[r+1], int(full[axis+1:r].Elems())
+	out := make([]float32, 0, full.Elems())
+	for p := range int(full[:r].Elems()) {
+		g := p / inner % full[axis] * groups / full[axis]
+		out = append(out, table[g*size:(g+1)*size]...)
+	}
+	return out
+}
+
+// withEntries gives scales or zero points the rank of tables.
+func withEntries(c *model.Const) *model.Const {
+	if c == nil {
+		return nil
+	}
+	return &model.Const{DType: c.DType, Shape: append(c.Shape.Clone(), 1, 1), Storage: c.Storage}
+}
+
+// wholeVectors returns the mask of the vectors of n elements along an axis
+// (and how many it keeps). Core ML masks the indices of a palette, so that
+// a vector is stored or zero as a whole.
+func wholeVectors(s *model.Sparse, axis, n int) (*model.Sparse, error) {
+	mask, err := s.Mask.Value()
+	if err != nil {
+		return nil, err
+	}
+	shape := mask.Shape.Clone()
+	shape[axis] /= n
+	out := model.NewTensor(model.UInt1, shape...)
+	kept, split := 0, false
+	groupWalk(mask.Shape, axis, 1, 0, n, func(i, off, step int) {
+		ones := 0
+		for j := range n {
+			ones += int(mask.IntAt(off + j*step))
+		}
+		if split = split || ones%n != 0; ones > 0 {
+			out.SetInt(i, 1)
+			kept++
+		}
+	})
+	if split {
+		return nil, fmt.Errorf("its zeros do not come in vectors of %d along axis %d (prune in blocks of a multiple of %d)", n, axis, n)
+	}
+	return &model.Sparse{Mask: model.NewConst(out), Values: &model.Const{Shape: model.Shape{kept}}}, nil
 }
 
 // floatsOrCodes returns the values of a constant, integers included.

@@ -15,27 +15,42 @@ import (
 // keeps its scales or tables, and only the codes of its non-zeros.
 func (k *compressor) prune(cfg OpConfig, w *weight) (*model.Const, string, error) {
 	c := w.value.Const
+	vector, vectorAxis := 1, 0
 	switch s := c.Storage.(type) {
 	case *model.Sparse:
 		return nil, "sparse already", nil
 	case *model.Affine:
-		if s.Codes.Storage.Form() != model.FormDense {
-			return nil, "its codes are compressed already", nil
+		switch s.Codes.Storage.Form() {
+		case model.FormDense:
+		case model.FormLookup:
+			return nil, "palettes of codes whose vectors span several scales cannot be pruned (prune before, or quantise after the palette)", nil
+		default:
+			return nil, "sparse already", nil
 		}
 	case *model.Lookup:
 		if s.Indices.Storage.Form() != model.FormDense {
 			return nil, "sparse already", nil
 		}
-		if s.Vector() > 1 {
-			return nil, "pruning does not apply to vector palettes", nil
-		}
+		vector, vectorAxis = s.Vector(), s.VectorAxis
 	}
-	if m, ok := cfg.(Magnitude); ok {
+	if m, ok := cfg.(Magnitude); ok && m.structured() {
+		switch {
+		case !structuredWeight(w):
+			return nil, "blocks and n:m are for the weights of convolutions and linear layers", nil
+		case !w.axesOK:
+			return nil, "its readers have different channel axes", nil
+		}
+		// Axes are those of a weight of [output, input, ...]; a matrix that is
+		// multiplied from the right lies the other way.
+		m.Dim = [...]int{w.out, w.in}[m.Dim]
+		cfg = m
 		if reason := m.unfit(c.Shape); reason != "" {
 			return nil, reason, nil
 		}
-		if m.structured() && !structuredWeight(w) {
-			return nil, "blocks and n:m are for the weights of convolutions and linear layers", nil
+	}
+	if vector > 1 {
+		if m, ok := cfg.(Magnitude); !ok || m.BlockSize < 2 || m.BlockSize%vector != 0 || m.Dim != vectorAxis {
+			return nil, fmt.Sprintf("a palette of vectors of %d is pruned in whole vectors only (want block_size a multiple of %d along their axis)", vector, vector), nil
 		}
 	}
 	// The number of non-zeros has to be known now. Of values that lie in a
@@ -83,6 +98,13 @@ func (k *compressor) prune(cfg OpConfig, w *weight) (*model.Const, string, error
 	case *model.Affine:
 		out.Storage = &model.Affine{Codes: sparseCodes(x.Codes, s), Scale: x.Scale, Zero: x.Zero}
 	case *model.Lookup:
+		if vector > 1 {
+			mk, err := compute()
+			if err != nil {
+				return nil, err.Error(), nil
+			}
+			s = mk.vectors(c.Shape, vectorAxis, vector)
+		}
 		out.Storage = &model.Lookup{Indices: sparseCodes(x.Indices, s), Table: x.Table, VectorAxis: x.VectorAxis}
 	default:
 		s.Values = model.NewLazy(c.DType, model.Shape{n}, func() (*model.Tensor, error) {
@@ -187,6 +209,25 @@ func (m *mask) tensor(shape model.Shape) *model.Tensor {
 		}
 	}
 	return t
+}
+
+// vectors returns the mask of the vectors of n elements along an axis of which
+// any is kept, and their number.
+func (m *mask) vectors(shape model.Shape, axis, n int) *model.Sparse {
+	v := shape.Clone()
+	v[axis] /= n
+	out := model.NewTensor(model.UInt1, v...)
+	kept := 0
+	groupWalk(shape, axis, 1, 0, n, func(i, off, step int) {
+		for j := range n {
+			if m.keep[off+j*step] {
+				out.SetInt(i, 1)
+				kept++
+				return
+			}
+		}
+	})
+	return &model.Sparse{Mask: model.NewConst(out), Values: &model.Const{Shape: model.Shape{kept}}}
 }
 
 // newMask keeps the weights that a pruning leaves other than zero.

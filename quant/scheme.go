@@ -3,6 +3,7 @@ package quant
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -332,7 +333,8 @@ var (
 //	                     scale; p-unique: lossless
 //	s50 s75              magnitude pruning to 50, 75 % zeros; s50b4: blocks of 4
 //	                     channels; s2:4: two zeros in every four input channels
-//	s50+w8 p4+w8 w8+p4   joint forms; w8 after a palette quantises the tables
+//	s50+w8 p4+w8 w8+p4   joint forms, in any order; w8 after a palette quantises
+//	                     the tables. Vectors are pruned whole: s50b2+p4v2
 func Parse(name string) (Scheme, error) {
 	s := Scheme{Name: name, Float: model.Float16}
 	seen := map[string]bool{}
@@ -393,7 +395,7 @@ func Parse(name string) (Scheme, error) {
 			if m[3] != "" {
 				c.Granularity, c.BlockSize = model.PerBlock, num(m[3])
 			}
-			if afterPalette(s.Stages) { // the tables are quantised, which Core ML allows per tensor only
+			if afterPalette(s.Stages) { // the tables are quantised, which coremltools does per tensor only
 				c.Granularity = model.PerTensor
 			}
 			err = add(c)
@@ -456,13 +458,12 @@ func Parse(name string) (Scheme, error) {
 	return s, nil
 }
 
-// afterPalette reports whether the last stage makes palettes.
+// afterPalette reports whether a stage makes palettes.
 func afterPalette(stages []Stage) bool {
-	if len(stages) == 0 {
-		return false
-	}
-	_, ok := stages[len(stages)-1].Global.(Palette)
-	return ok
+	return slices.ContainsFunc(stages, func(st Stage) bool {
+		_, ok := st.Global.(Palette)
+		return ok
+	})
 }
 
 func (s Scheme) check() error {

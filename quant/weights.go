@@ -344,16 +344,25 @@ func (k *compressor) linear(cfg Linear, w *weight) (*model.Const, string, error)
 	c := w.value.Const
 	switch s := c.Storage.(type) {
 	case *model.Lookup:
-		if _, done := s.Table.Storage.(*model.Affine); done {
+		table, scaled := s.Table, (*model.Affine)(nil)
+		if x, ok := table.Storage.(*model.Affine); ok { // of a palette with per-channel scale
+			scaled, table = x, x.Codes
+		}
+		groups := onesShape(len(table.Shape))
+		switch {
+		case !table.DType.IsFloat() || table.Storage.Form() != model.FormDense:
 			return nil, "its tables are quantised already", nil
-		}
-		if cfg.Granularity != model.PerTensor {
-			return nil, "", fmt.Errorf("the tables of a palette are quantised per_tensor only (not %s)", cfg.Granularity)
-		}
-		if s.Table.Elems() < minFileElems {
+		case cfg.Granularity == model.PerBlock:
+			return nil, "", fmt.Errorf("the tables of a palette are quantised per_tensor, or per_channel (a scale for each table), not %s", cfg.Granularity)
+		case table.Elems() < minFileElems:
 			return nil, fmt.Sprintf("its table has fewer than %d entries", minFileElems), nil
+		case cfg.Granularity == model.PerChannel:
+			copy(groups, table.Shape[:len(groups)-2])
 		}
-		table := k.affine(cfg, s.Table, onesShape(len(s.Table.Shape)))
+		table = k.affine(cfg, table, groups)
+		if scaled != nil {
+			table = &model.Const{DType: table.DType, Shape: table.Shape, Storage: &model.Affine{Codes: table, Scale: scaled.Scale, Zero: scaled.Zero}}
+		}
 		return &model.Const{DType: c.DType, Shape: c.Shape, Storage: &model.Lookup{Indices: s.Indices, Table: table, VectorAxis: s.VectorAxis}}, "", nil
 	case *model.Affine:
 		return nil, "quantised already", nil
