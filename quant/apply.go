@@ -71,8 +71,18 @@ func Apply(g *model.Graph, s Scheme, o Options) (*model.Graph, *Report, error) {
 		if len(w.readers) > 0 {
 			wr.Op, wr.Node = w.readers[0].node.Op, w.readers[0].node.Name
 		}
+		bad := ""
+		if len(s.Stages) > 0 || o.Eager {
+			var saturated int
+			if bad, saturated = k.badValues(c); c.Elems() > maxEager {
+				noteSaturated(r, wr.Name, saturated)
+			}
+			if bad != "" {
+				r.Notes = append(r.Notes, fmt.Sprintf("constant %q (%s %q) is %s", wr.Name, wr.Op, wr.Node, bad))
+			}
+		}
 		for _, st := range s.Stages {
-			c, cfg, reason, err := k.stage(st, w)
+			c, cfg, reason, err := k.stage(st, w, bad)
 			if err != nil {
 				return nil, nil, err
 			}

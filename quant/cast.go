@@ -92,6 +92,10 @@ func castAttrs(n *model.Node) {
 	}
 }
 
+// maxEager is the size up to which constants are cast at once: for scalars and
+// short vectors it is not worth being lazy.
+const maxEager = 64
+
 // castConst returns the fp16 form of an fp32 constant. Compressed constants
 // keep their storage: only the type they decode to changes. A finite value
 // beyond the range of half precision saturates (above 1e38 it stands for
@@ -101,7 +105,7 @@ func (k *compressor) castConst(name string, c *model.Const, r *Report) *model.Co
 	case *model.Affine, *model.Lookup, *model.Sparse:
 		return &model.Const{DType: model.Float16, Shape: c.Shape, Storage: c.Storage}
 	case model.Dense:
-		if c.Elems() <= 64 { // scalars and short vectors: not worth being lazy
+		if c.Elems() <= maxEager {
 			t, n := toHalf(s.Tensor)
 			noteSaturated(r, name, n)
 			return &model.Const{DType: model.Float16, Shape: c.Shape, Storage: model.Dense{Tensor: t.Reshape(c.Shape...)}}

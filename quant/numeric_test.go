@@ -212,8 +212,9 @@ func TestNonFinite(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if w := r.Weights[0]; w.Scheme != "" || !strings.Contains(w.Skipped, "not finite: element 77") {
-					t.Errorf("%s %s %s: stored as %q, skipped %q", name, scheme, d, w.Scheme, w.Skipped)
+				if w := r.Weights[0]; w.Scheme != "" || !strings.Contains(w.Skipped, "not finite: element [1,13]") ||
+					len(r.Notes) != 1 || !strings.Contains(r.Notes[0], `constant "w" (MatMul "fc") is not finite: element [1,13]`) {
+					t.Errorf("%s %s %s: stored as %q, skipped %q, noted %q", name, scheme, d, w.Scheme, w.Skipped, r.Notes)
 				}
 				lazy := model.NewLazy(d, src.Shape, func() (*model.Tensor, error) { return src, nil })
 				out, _, err := Apply(linearGraph(lazy), s, Options{})

@@ -24,8 +24,8 @@ type Report struct {
 	// arrays only, no container.
 	BytesBefore int64 `json:"bytes_before"`
 	BytesAfter  int64 `json:"bytes_after"`
-	// Notes are remarks on single constants: values that saturated in fp16,
-	// dequantized integer constants.
+	// Notes are remarks on single constants: values that are not finite or
+	// saturated in fp16, dequantized integer constants.
 	Notes []string `json:"notes,omitempty"`
 }
 

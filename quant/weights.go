@@ -201,8 +201,8 @@ type compressor struct {
 }
 
 // stage compresses one weight. It returns the new constant, or nil and why the
-// weight is left alone.
-func (k *compressor) stage(st Stage, w *weight) (*model.Const, OpConfig, string, error) {
+// weight is left alone; bad says that it has values nothing can compress.
+func (k *compressor) stage(st Stage, w *weight, bad string) (*model.Const, OpConfig, string, error) {
 	c := w.value.Const
 	cfg, err := st.configFor(w)
 	if err != nil {
@@ -224,8 +224,8 @@ func (k *compressor) stage(st Stage, w *weight) (*model.Const, OpConfig, string,
 	case c.DType != model.Float16 && c.DType != model.Float32:
 		return nil, cfg, fmt.Sprintf("type %s", c.DType), nil
 	}
-	if reason := k.badValues(c); reason != "" {
-		return nil, cfg, reason, nil
+	if bad != "" {
+		return nil, cfg, bad, nil
 	}
 	var out *model.Const
 	var reason string
@@ -270,45 +270,52 @@ func (k *compressor) isLazy(c *model.Const) bool {
 	return ok
 }
 
-// badValues looks for NaN and infinite weights, which nothing can compress.
-// Lazy constants are checked when they are computed.
-func (k *compressor) badValues(c *model.Const) string {
+// badValues looks for NaN and infinite weights, which nothing can compress, and
+// counts those that saturate in the constant's type. Lazy constants are
+// checked when they are computed.
+func (k *compressor) badValues(c *model.Const) (bad string, saturated int) {
 	src := c
 	if s, ok := k.source[c]; ok {
 		src = s
 	}
 	d, ok := src.Storage.(model.Dense)
 	if !ok {
-		return ""
+		return "", 0
 	}
-	return badTensor(d.Tensor, c.DType)
-}
-
-// badTensor reports NaN and infinite elements of t as seen in type d.
-func badTensor(t *model.Tensor, d model.DType) string {
-	top := uint32(0x7f800000) // first bit pattern that is not finite
-	if d == model.Float16 {
-		top = math.Float32bits(1e38) // becomes infinite in half precision
+	top := float32(math.MaxFloat32)
+	if c.DType == model.Float16 {
+		top = 1e38 // from here on infinite in half precision
 	}
-	switch t.DType {
+	switch t := d.Tensor; t.DType {
 	case model.Float32:
-		for i, b := range model.View[uint32](t) {
-			if b&0x7fffffff >= top {
-				return badValue(i, float64(math.Float32frombits(b)))
+		for i, x := range model.View[float32](t) {
+			if a := abs32(x); !(a < 65520) {
+				switch {
+				case !(a <= top):
+					return badValue(t.Shape, i, float64(x)), 0
+				case c.DType == model.Float16:
+					saturated++
+				}
 			}
 		}
 	case model.Float16:
 		for i, b := range model.View[uint16](t) {
 			if b&0x7c00 == 0x7c00 {
-				return badValue(i, t.At(i))
+				return badValue(t.Shape, i, t.At(i)), 0
 			}
 		}
 	}
-	return ""
+	return "", saturated
 }
 
-func badValue(i int, x float64) string {
-	return fmt.Sprintf("not finite: element %d is %g", i, x)
+// badValue names element i, in row-major order, by its index on every axis.
+func badValue(shape model.Shape, i int, x float64) string {
+	at := make([]int, len(shape))
+	for k := len(shape) - 1; k >= 0; k-- {
+		at[k] = i % shape[k]
+		i /= shape[k]
+	}
+	return fmt.Sprintf("not finite: element %s is %g", strings.ReplaceAll(fmt.Sprint(at), " ", ","), x)
 }
 
 // floats returns the values of a constant in single precision, rounded to its
@@ -332,7 +339,7 @@ func (k *compressor) floats(c *model.Const) ([]float32, error) {
 	}
 	for i, x := range v {
 		if math.Float32bits(x)&0x7f800000 == 0x7f800000 {
-			return nil, fmt.Errorf("quant: %s", badValue(i, float64(x)))
+			return nil, fmt.Errorf("quant: %s", badValue(c.Shape, i, float64(x)))
 		}
 	}
 	return v, nil

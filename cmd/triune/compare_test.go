@@ -164,10 +164,11 @@ func TestBadDataIsStated(t *testing.T) {
 	inf := spoil("inf.onnx", func(w []float32) { w[5] = float32(math.Inf(-1)) })
 	zero := spoil("zero.onnx", func(w []float32) { clear(w[:32*9]) })
 	for _, scheme := range []string{"w8", "w4b32", "p4", "s50", "p4+w8"} {
-		for file, want := range map[string]string{nan: "not finite: element 100 is NaN", inf: "not finite: element 5 is -Inf"} {
+		for file, at := range map[string]string{nan: "[0,11,0,1] is NaN", inf: "[0,0,1,2] is -Inf"} {
 			out := filepath.Join(dir, "out.mlpackage")
-			code, stdout, errs := triune(t, "compress", file, "-c", scheme, "--all", "-o", out)
-			if code != 0 || !strings.Contains(stdout, want) {
+			want := `note: constant "block2.conv2.weight" (Conv "block2.conv2") is not finite: element ` + at
+			code, stdout, errs := triune(t, "compress", file, "-c", scheme, "-o", out)
+			if code != 0 || !strings.Contains(stdout, want) || !strings.Contains(stdout, "bytes: not finite\n") {
 				t.Errorf("%s of %s: code %d, %s%s; want %q stated", scheme, filepath.Base(file), code, stdout, errs, want)
 			}
 			os.RemoveAll(out)
@@ -183,12 +184,20 @@ func TestBadDataIsStated(t *testing.T) {
 	if code != 0 || !strings.Contains(stdout, `"non_finite": 40`) {
 		t.Errorf("NaN weight against the sound network: code %d %s%s", code, stdout, errs)
 	}
-	bad, empty := t.TempDir(), t.TempDir()
+	bad, empty, none, nans := t.TempDir(), t.TempDir(), t.TempDir(), t.TempDir()
 	if err := os.WriteFile(filepath.Join(bad, "a.png"), []byte("no image"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	if err := npy.Save(filepath.Join(none, "a.npy"), model.NewTensor(model.Float32, 0, 1, 28, 28)); err != nil {
+		t.Fatal(err)
+	}
+	x := model.NewTensor(model.Float32, 1, 1, 28, 28)
+	x.Set(9, math.NaN())
+	if err := npy.Save(filepath.Join(nans, "a.npy"), x); err != nil {
+		t.Fatal(err)
+	}
 	for _, ext := range []string{".mlpackage", ".onnx"} {
-		for samples, want := range map[string]string{bad: "a.png", empty: "holds no"} {
+		for samples, want := range map[string]string{bad: "a.png", empty: "holds no", none: "holds no sample", nans: "not finite"} {
 			out := filepath.Join(empty, "out"+ext)
 			code, _, errs := triune(t, "compress", netFile, "-c", "w8a8", "--calibrate", samples, "-o", out)
 			entries, _ := os.ReadDir(empty)

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/image/draw"
@@ -91,6 +92,9 @@ func split(t *model.Tensor, in *model.Value) ([]*model.Tensor, error) {
 	n := t.Shape.Elems()
 	ok := len(t.Shape) == len(in.Shape) && len(t.Shape) > 0 && slices.Equal(t.Shape[1:], in.Shape[1:])
 	ok = ok || len(t.Shape) == len(in.Shape)+1 && slices.Equal(t.Shape[1:], in.Shape)
+	if ok && n == 0 {
+		return nil, fmt.Errorf("shape %v holds no sample", t.Shape)
+	}
 	if !ok || per <= 0 || n%per != 0 {
 		return nil, fmt.Errorf("shape %v does not fit input %s (want %v, or several along the first axis)", t.Shape, in, in.Shape)
 	}
@@ -155,8 +159,8 @@ func Labels(path string, want int) ([]int, error) {
 	}
 	var out []int
 	for i, line := range strings.Fields(string(data)) {
-		var n int
-		if _, err := fmt.Sscanf(line, "%d", &n); err != nil || n < 0 {
+		n, err := strconv.Atoi(line)
+		if err != nil || n < 0 {
 			return nil, fmt.Errorf("samples: %s: entry %d is %q (want one class index a line)", path, i+1, line)
 		}
 		out = append(out, n)

@@ -34,6 +34,13 @@ func TestLoadSplitsBatches(t *testing.T) {
 	if s, err = Load(dir, input(1, 2), Preprocess{}, 1); err != nil || len(s) != 1 {
 		t.Errorf("limit: %d samples, %v", len(s), err)
 	}
+	none := t.TempDir()
+	if err := npy.Save(filepath.Join(none, "a.npy"), model.NewTensor(model.Float32, 0, 2)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = Load(none, input(1, 2), Preprocess{}, 0); err == nil || !strings.Contains(err.Error(), "[0,2] holds no sample") {
+		t.Errorf("no sample: %v", err)
+	}
 	if _, err = Load(dir, input(1, 3), Preprocess{}, 0); err == nil || !strings.Contains(err.Error(), "a.npy") {
 		t.Errorf("wrong shape: %v", err)
 	}
@@ -78,7 +85,7 @@ func TestLabels(t *testing.T) {
 		text string
 		n    int
 		want string
-	}{{"1\n2\n3\n", 3, ""}, {"1\n2\n", 3, "2 labels for 3 samples"}, {"1\nx\n", 2, "entry 2"}, {"-1\n", 1, "entry 1"}} {
+	}{{"1\n2\n3\n", 3, ""}, {"1\n2\n", 3, "2 labels for 3 samples"}, {"1\nx\n", 2, "entry 2"}, {"1\n2x\n", 2, `entry 2 is "2x"`}, {"-1\n", 1, "entry 1"}} {
 		if err := os.WriteFile(p, []byte(c.text), 0o644); err != nil {
 			t.Fatal(err)
 		}
