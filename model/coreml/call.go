@@ -231,6 +231,16 @@ func seq(from, n int) []int {
 // Constants made by the translation.
 
 func (c *call) constValue(suffix string, k *model.Const) *model.Value {
+	if d, ok := k.Storage.(model.Dense); ok {
+		c.im.keep(len(d.Tensor.Data))
+	}
+	return c.lazyValue(suffix, k)
+}
+
+// lazyValue is constValue for constants whose values are made when they are
+// wanted.
+func (c *call) lazyValue(suffix string, k *model.Const) *model.Value {
+	c.im.keep(constBytes)
 	return &model.Value{Name: c.base() + "_" + suffix, DType: k.DType, Shape: k.Shape, Const: k}
 }
 
@@ -277,7 +287,7 @@ func (c *call) fill(suffix string, d model.DType, v float64, shape ...int) *mode
 		failf("a constant of shape %v", model.Shape(shape))
 	}
 	newNumbers(d)
-	return c.constValue(suffix, &model.Const{DType: d, Shape: shape, Storage: &filled{d, model.Shape(shape).Elems(), v}})
+	return c.lazyValue(suffix, &model.Const{DType: d, Shape: shape, Storage: &filled{d, model.Shape(shape).Elems(), v}})
 }
 
 // as64 returns v as int64, which many ONNX parameters must be: MIL's integers
@@ -423,6 +433,7 @@ func (c *call) constant() {
 	}
 	name := c.op.outputs[0].name
 	if v.isList {
+		c.im.keep(constBytes * len(v.list))
 		c.im.define(name, &entry{list: v.list})
 		return
 	}

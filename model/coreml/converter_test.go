@@ -47,7 +47,7 @@ func opText(op *operation, consts map[string]*value, ranks map[string]int) strin
 		if v.blob || v.isList || v.typ.shape.Elems() > 16 {
 			return v.typ.String()
 		}
-		t, err := v.tensor()
+		t, err := v.tensor(nil)
 		if err != nil {
 			return err.Error()
 		}

@@ -59,7 +59,7 @@ const maxWeights = 64 << 30
 // specification's folder, for example "weights/weight.bin"; it may be nil for
 // programs without one. The graph keeps references to both.
 func Read(spec []byte, file func(name string) ([]byte, error), o Options) (*model.Graph, error) {
-	m, err := decodeModel(spec)
+	m, err := (&decoder{lazy: true}).model(spec)
 	if err != nil {
 		return nil, fmt.Errorf("coreml: %w", line(err))
 	}
@@ -126,7 +126,7 @@ func Functions(path string) ([]string, error) {
 		return nil, fileErr(path, err)
 	}
 	defer f.close()
-	m, err := decodeModel(f.spec)
+	m, err := (&decoder{lazy: true}).model(f.spec)
 	if err == nil {
 		err = m.check()
 	}

@@ -49,8 +49,9 @@
 // # Safety
 //
 // Files are not trusted: every size is checked before memory is asked for and
-// every offset before it is used; nesting, ranks and counts are bounded; the
-// files of a package are opened below its folder, out of which neither a path
+// every offset before it is used; nesting, ranks and counts are bounded; never
+// more than eight times the package and 8 MiB is held in memory; the files of a
+// package are opened below its folder, out of which neither a path
 // nor a link leads. Errors are one line: coreml: FILE: what.
 //
 // Field numbers and layouts are those of the protobuf files and the MILBlob

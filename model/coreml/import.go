@@ -476,8 +476,14 @@ func (im *importer) add(n *model.Node) {
 	if im.count++; im.count > maxNodes {
 		failf("more than %d operators", maxNodes)
 	}
+	im.keep(nodeBytes + len(n.Name) + 8*len(n.Inputs) + outBytes*len(n.Outputs))
 	if err := im.infer.Node(n); err != nil {
 		panic(importError{fmt.Errorf("%s", strings.TrimPrefix(err.Error(), "ops: "))})
+	}
+	for _, v := range n.Outputs {
+		if v != nil {
+			im.keep(8*len(v.Shape) + len(v.Name))
+		}
 	}
 	*im.nodes = append(*im.nodes, n)
 }
@@ -502,15 +508,23 @@ func (im *importer) define(name string, e *entry) {
 
 // block translates the operations of a block into im.nodes.
 func (im *importer) block(b *block) {
-	for i, op := range b.ops {
+	try(im.spec.dec.operations(b, func(i int, op *operation) error {
 		if err := im.run(func() { im.operation(op) }); err != nil {
-			failf("operation %d %s (%s): %w", i, quote(op.name()), plain(op.typ), err)
+			return fmt.Errorf("operation %d %s (%s): %w", i, quote(op.name()), plain(op.typ), err)
 		}
-		if im.depth == 0 && len(im.scopes) == 1 {
-			b.ops[i] = nil // the specification of a large program need not outlive it
-		}
-	}
+		return nil
+	}))
 }
+
+// What the parts of a graph take in memory, in bytes, for the budget.
+const (
+	nodeBytes  = 150 // a model.Node in its lists
+	outBytes   = 260 // a model.Value under its name
+	constBytes = 420 // a constant under its name, its values excluded
+)
+
+// keep counts memory that stays with the graph.
+func (im *importer) keep(n int) { try(im.spec.dec.mem.Keep(n)) }
 
 func (im *importer) operation(op *operation) {
 	c := &call{im: im, op: op}
@@ -533,7 +547,8 @@ func (im *importer) operation(op *operation) {
 // constOf returns the constant that a value of the program holds.
 func (im *importer) constOf(v *value) *model.Const {
 	if !v.blob {
-		t, err := v.tensor()
+		im.keep(constBytes)
+		t, err := v.tensor(im.spec.dec.mem)
 		try(err)
 		return model.NewConst(t)
 	}
@@ -542,8 +557,10 @@ func (im *importer) constOf(v *value) *model.Const {
 	}
 	key := blobKey{v.file, v.off, v.typ.dtype, v.typ.shape.String()}
 	if c := im.tensors[key]; c != nil {
+		im.keep(outBytes)
 		return c
 	}
+	im.keep(constBytes)
 	b := im.blob(v.file)
 	t, err := b.tensor(v.off, v.typ.dtype, v.typ.shape)
 	try(err)
@@ -569,6 +586,7 @@ func (im *importer) blob(name string) *blobFile {
 	try(err)
 	b, err := openBlob(data)
 	try(err)
+	im.spec.dec.mem.Allow(len(data))
 	im.blobs[name] = b
 	return b
 }
@@ -576,7 +594,7 @@ func (im *importer) blob(name string) *blobFile {
 func (im *importer) metaClasses(list []*value) {
 	labels := make([]any, 0, len(list))
 	for _, v := range list {
-		t, err := v.tensor()
+		t, err := v.tensor(im.spec.dec.mem)
 		try(err)
 		switch {
 		case t.Len() != 1:

@@ -211,7 +211,7 @@ func (c *call) listInts(key string) []int {
 		}
 		var out []int
 		for _, v := range e.list {
-			t, err := v.tensor()
+			t, err := v.tensor(c.im.spec.dec.mem)
 			try(err)
 			out = append(out, toInts(key, t)...)
 		}

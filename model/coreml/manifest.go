@@ -26,7 +26,7 @@ type manifestItem struct {
 }
 
 const (
-	maxManifest = 4 << 20 // bytes of Manifest.json
+	maxManifest = 1 << 18 // bytes of Manifest.json
 	maxSpec     = 1 << 30 // bytes of model.mlmodel; protobuf itself ends at 2 GB
 )
 

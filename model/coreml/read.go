@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/triune-sim/triune/model"
+	"github.com/triune-sim/triune/model/internal/budget"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -14,7 +15,27 @@ import (
 type decoder struct {
 	messages int
 	title    value // of the operation being read
+	mem      *budget.Budget
+	// lazy leaves the operations of a function where they are in the file:
+	// the importer reads one at a time.
+	lazy bool
 }
+
+// What records take in memory, in bytes, for the budget.
+const (
+	namedBytes    = 300 // a name and its type
+	opBytes       = 150
+	argBytes      = 130
+	bindingBytes  = 60
+	valueBytes    = 260
+	typeBytes     = 250 // a valueType in a list that grows
+	dimBytes      = 20
+	numberBytes   = 26 // an integer in a list that grows
+	stringBytes   = 40 // a string in a list that grows
+	featureBytes  = 600
+	functionBytes = 300
+	metaBytes     = 200
+)
 
 func (d *decoder) count(depth int) error {
 	if d.messages++; d.messages > maxMessages {
@@ -54,9 +75,15 @@ var notProgram = map[protowire.Number]string{
 }
 
 // decodeModel reads message Model.
-func decodeModel(b []byte) (*specModel, error) {
-	d := &decoder{}
-	m := &specModel{}
+func decodeModel(b []byte) (*specModel, error) { return (&decoder{}).model(b) }
+
+// model reads message Model. A lazy decoder's model keeps it for the
+// operations.
+func (d *decoder) model(b []byte) (*specModel, error) {
+	if d.mem == nil {
+		d.mem = budget.New(len(b))
+	}
+	m := &specModel{dec: d}
 	err := eachField(b, func(f field) error {
 		switch {
 		case f.id == 1 && f.typ == protowire.VarintType:
@@ -150,6 +177,9 @@ func (d *decoder) metadata(b []byte, out *description) error {
 		if f.typ != protowire.BytesType {
 			return nil
 		}
+		if err := d.mem.Keep(metaBytes + 2*len(f.data)); err != nil {
+			return err
+		}
 		names := map[protowire.Number]string{1: "shortDescription", 2: "version", 3: "author", 4: "license"}
 		if n := names[f.id]; n != "" && len(f.data) > 0 {
 			out.meta = append(out.meta, keyValue{n, string(f.data)})
@@ -168,6 +198,9 @@ func (d *decoder) metadata(b []byte, out *description) error {
 func (d *decoder) feature(b []byte) (feature, error) {
 	var f feature
 	if err := d.count(1); err != nil {
+		return f, err
+	}
+	if err := d.mem.Keep(featureBytes + len(b)); err != nil {
 		return f, err
 	}
 	err := sub(b, func(id protowire.Number, v []byte) error {
@@ -278,6 +311,9 @@ func (d *decoder) array(b []byte, a *arrayType) error {
 				}
 				var s []int
 				err := eachField(v, func(g field) error { return dims(g, &s) })
+				if err == nil {
+					err = d.mem.Keep(stringBytes + dimBytes + 16*len(s))
+				}
 				a.enumerated = append(a.enumerated, s)
 				return err
 			})
@@ -307,7 +343,7 @@ func (d *decoder) image(b []byte, m *imageType) error {
 			m.color = int(f.num)
 		case 21:
 			return sub(f.data, func(_ protowire.Number, v []byte) error {
-				if err := d.count(1); err != nil {
+				if err := d.mem.Keep(stringBytes); err != nil {
 					return err
 				}
 				r, err := sizeRange(v) // ImageSize has the same two fields
@@ -330,13 +366,16 @@ func (d *decoder) image(b []byte, m *imageType) error {
 
 func (d *decoder) program(b []byte, p *program) error {
 	p.functions = map[string]*function{}
-	return eachField(b, func(f field) error {
+	err := eachField(b, func(f field) error {
 		switch f.id {
 		case 1:
 			p.version = int64(f.num)
 		case 2:
 			name, v, err := f.mapEntry()
 			if err != nil {
+				return err
+			}
+			if err := d.mem.Keep(functionBytes + len(name)); err != nil {
 				return err
 			}
 			fn := &function{}
@@ -348,10 +387,11 @@ func (d *decoder) program(b []byte, p *program) error {
 			}
 			p.functions[name] = fn
 			p.names = append(p.names, name)
-			slices.Sort(p.names)
 		}
 		return nil
 	})
+	slices.Sort(p.names)
+	return err
 }
 
 func (d *decoder) function(b []byte, fn *function) error {
@@ -371,6 +411,9 @@ func (d *decoder) function(b []byte, fn *function) error {
 			fn.opset = string(f.data)
 		case 3:
 			k, v, err := f.mapEntry()
+			if err == nil {
+				err = d.mem.Keep(metaBytes + len(k))
+			}
 			if err != nil {
 				return err
 			}
@@ -386,11 +429,17 @@ func (d *decoder) function(b []byte, fn *function) error {
 		return fmt.Errorf("no block for its opset %s", quote(fn.opset))
 	}
 	fn.block = &block{}
+	if d.lazy {
+		fn.block.raw = v
+	}
 	return d.block(v, fn.block, 1)
 }
 
 func (d *decoder) named(b []byte, out *[]named, depth int) error {
 	if err := d.count(depth); err != nil {
+		return err
+	}
+	if err := d.mem.Pass(namedBytes + len(b)); err != nil {
 		return err
 	}
 	var n named
@@ -422,8 +471,14 @@ func (d *decoder) block(b []byte, out *block, depth int) error {
 		case 1:
 			return d.named(v, &out.inputs, depth+1)
 		case 2:
+			if err := d.mem.Pass(stringBytes + len(v)); err != nil {
+				return err
+			}
 			out.outputs = append(out.outputs, string(v))
 		case 3:
+			if out.raw != nil {
+				return nil
+			}
 			op := &operation{}
 			if err := d.operation(v, op, depth+1); err != nil {
 				return in(fmt.Sprintf("operation %d (%s)", len(out.ops), plain(op.typ)), err)
@@ -434,8 +489,34 @@ func (d *decoder) block(b []byte, out *block, depth int) error {
 	})
 }
 
+// operations reads the operations of a block one after the other and calls f
+// with each; what is read of one passes with it.
+func (d *decoder) operations(b *block, f func(i int, op *operation) error) error {
+	for i, op := range b.ops {
+		if err := f(i, op); err != nil {
+			return err
+		}
+	}
+	i := 0
+	return sub(b.raw, func(id protowire.Number, v []byte) error {
+		if id != 3 {
+			return nil
+		}
+		defer d.mem.Passed(d.mem.Passing())
+		op := &operation{}
+		if err := d.operation(v, op, 2); err != nil {
+			return in(fmt.Sprintf("operation %d (%s)", i, plain(op.typ)), err)
+		}
+		i++
+		return f(i-1, op)
+	})
+}
+
 func (d *decoder) operation(b []byte, op *operation, depth int) error {
 	if err := d.count(depth); err != nil {
+		return err
+	}
+	if err := d.mem.Pass(opBytes); err != nil {
 		return err
 	}
 	err := eachField(b, func(f field) error {
@@ -449,6 +530,9 @@ func (d *decoder) operation(b []byte, op *operation, depth int) error {
 		case 2:
 			key, v, err := f.mapEntry()
 			if err != nil {
+				return err
+			}
+			if err := d.mem.Pass(argBytes + len(key)); err != nil {
 				return err
 			}
 			a := argument{key: key}
@@ -470,6 +554,9 @@ func (d *decoder) operation(b []byte, op *operation, depth int) error {
 		case 3:
 			return d.named(v, &op.outputs, depth+1)
 		case 4:
+			if err := d.mem.Pass(opBytes); err != nil {
+				return err
+			}
 			bl := &block{}
 			op.blocks = append(op.blocks, bl)
 			return d.block(v, bl, depth+1)
@@ -541,6 +628,9 @@ func (d *decoder) binding(b []byte, depth int) (binding, error) {
 	if err := d.count(depth); err != nil {
 		return bd, err
 	}
+	if err := d.mem.Pass(bindingBytes + len(b)); err != nil {
+		return bd, err
+	}
 	err := sub(b, func(id protowire.Number, v []byte) error {
 		switch id {
 		case 1:
@@ -559,6 +649,9 @@ func (d *decoder) binding(b []byte, depth int) (binding, error) {
 
 func (d *decoder) value(b []byte, out *value, depth int) error {
 	if err := d.count(depth); err != nil {
+		return err
+	}
+	if err := d.mem.Pass(valueBytes); err != nil {
 		return err
 	}
 	return sub(b, func(id protowire.Number, v []byte) error {
@@ -626,6 +719,10 @@ func (d *decoder) tensorValue(b []byte, out *value) error {
 					if len(f.data)%w != 0 {
 						return errTruncated
 					}
+					if out.raw == nil { // the usual form
+						out.raw = slices.Clip(f.data)
+						return nil
+					}
 					out.raw = append(out.raw, f.data...)
 				case protowire.Fixed32Type:
 					out.raw = protowire.AppendFixed32(out.raw, uint32(f.num))
@@ -636,6 +733,9 @@ func (d *decoder) tensorValue(b []byte, out *value) error {
 				}
 			case 2, 3, 5:
 				return f.varints(func(x uint64) error {
+					if err := d.mem.Pass(numberBytes); err != nil {
+						return err
+					}
 					if id == 2 {
 						x = uint64(int64(int32(x)))
 					}
@@ -643,6 +743,9 @@ func (d *decoder) tensorValue(b []byte, out *value) error {
 					return nil
 				})
 			case 4:
+				if err := d.mem.Pass(stringBytes + len(f.data)); err != nil {
+					return err
+				}
 				out.strs = append(out.strs, string(f.data))
 				return d.count(0)
 			case 7:
@@ -658,6 +761,11 @@ func (d *decoder) valueType(b []byte, t *valueType, depth int) error {
 		return err
 	}
 	return sub(b, func(id protowire.Number, v []byte) error {
+		if id > 1 {
+			if err := d.mem.Pass(typeBytes); err != nil {
+				return err
+			}
+		}
 		switch id {
 		case 1:
 			t.kind = kindTensor
@@ -678,6 +786,9 @@ func (d *decoder) valueType(b []byte, t *valueType, depth int) error {
 		case 3:
 			t.kind = kindTuple
 			return sub(v, func(id protowire.Number, v []byte) error {
+				if err := d.mem.Pass(typeBytes); err != nil {
+					return err
+				}
 				var e valueType
 				err := d.valueType(v, &e, depth+1)
 				t.tuple = append(t.tuple, e)
@@ -763,6 +874,9 @@ func (d *decoder) tensorType(b []byte, t *valueType) error {
 				return fmt.Errorf("a tensor of more than %d dimensions", maxRank)
 			}
 			n, err := dimension(v)
+			if err == nil {
+				err = d.mem.Pass(dimBytes)
+			}
 			t.vary = t.vary || variadic(v)
 			t.shape = append(t.shape, n)
 			return err

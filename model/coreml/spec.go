@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/triune-sim/triune/model"
+	"github.com/triune-sim/triune/model/internal/budget"
 )
 
 // The Go view of the parts of Model.proto, FeatureTypes.proto and MIL.proto
@@ -16,6 +17,7 @@ type specModel struct {
 	program     *program // mlProgram (502), or nil
 	typeField   int      // field number of the oneof Type that was present, 0 if none
 	isUpdatable bool
+	dec         *decoder // that read it
 }
 
 // description is message ModelDescription; functions of a multi-function model
@@ -127,6 +129,7 @@ type block struct {
 	inputs  []named
 	outputs []string
 	ops     []*operation
+	raw     []byte // of a lazy decoder: the message whose operations are not in ops
 }
 
 // named is message NamedValueType.
@@ -277,8 +280,8 @@ var opsetOf = map[int]string{6: "CoreML5", 7: "CoreML6", 8: "CoreML7", 9: "CoreM
 var osOf = map[int]string{1: "iOS11", 2: "iOS11.2", 3: "iOS12", 4: "iOS13", 5: "iOS14", 6: "iOS15", 7: "iOS16", 8: "iOS17", 9: "iOS18", 10: "iOS26"}
 
 // tensor turns an immediate value into a tensor, checking that the number of
-// values is what the type declares.
-func (v *value) tensor() (*model.Tensor, error) {
+// values is what the type declares. Mem counts the bytes.
+func (v *value) tensor(mem *budget.Budget) (*model.Tensor, error) {
 	t := v.typ
 	if t.kind != kindTensor {
 		return nil, fmt.Errorf("a %s where a tensor is wanted", t)
@@ -298,13 +301,20 @@ func (v *value) tensor() (*model.Tensor, error) {
 		if int64(len(v.strs)) != n {
 			return nil, bad(int64(len(v.strs)), "strings")
 		}
-		return &model.Tensor{DType: model.String, Shape: t.shape, Strings: v.strs}, nil
+		size := 16 * len(v.strs)
+		for _, s := range v.strs {
+			size += len(s)
+		}
+		return &model.Tensor{DType: model.String, Shape: t.shape, Strings: v.strs}, mem.Keep(size)
 	case 2, 3, 5:
 		if !t.dtype.IsInt() && t.dtype != model.Bool {
 			return nil, fmt.Errorf("integers in a constant of type %s", t.dtype)
 		}
 		if int64(len(v.ints)) != n {
 			return nil, bad(int64(len(v.ints)), "integers")
+		}
+		if err := mem.Keep(int(t.dtype.Bytes(n))); err != nil {
+			return nil, err
 		}
 		out := model.NewTensor(t.dtype, t.shape...)
 		for i, x := range v.ints {
@@ -323,6 +333,9 @@ func (v *value) tensor() (*model.Tensor, error) {
 		}
 		if int64(len(v.raw)) != t.dtype.Bytes(n) {
 			return nil, bad(int64(len(v.raw)), fmt.Sprintf("bytes (%d wanted)", t.dtype.Bytes(n)))
+		}
+		if err := mem.Keep(len(v.raw)); err != nil {
+			return nil, err
 		}
 		return (&model.Tensor{DType: t.dtype, Shape: t.shape, Data: v.raw}).Clone(), nil
 	}

@@ -8,7 +8,8 @@ import "fmt"
 // cannot ask for much memory: all told a reader stays below eight times the
 // file and 8 MiB (the TestReaderMemory of each reader measures it). The file's
 // own bytes are one of the eight. Counts are estimates of what the Go heap
-// takes for each kind of record, the maps and slices that hold it included.
+// takes for each kind of record, the maps and slices that hold it included. A
+// nil Budget has no limit.
 type Budget struct {
 	limit   int64
 	kept    int64 // part of the graph
@@ -27,21 +28,36 @@ func (b *Budget) Allow(file int) { b.limit += 7 * int64(file) }
 
 // Keep takes n bytes for good.
 func (b *Budget) Keep(n int) error {
+	if b == nil {
+		return nil
+	}
 	b.kept += int64(n)
 	return b.check()
 }
 
 // Pass takes n bytes until [Budget.Passed].
 func (b *Budget) Pass(n int) error {
+	if b == nil {
+		return nil
+	}
 	b.passing += int64(n)
 	return b.check()
 }
 
 // Passing returns a mark for [Budget.Passed].
-func (b *Budget) Passing() int64 { return b.passing }
+func (b *Budget) Passing() int64 {
+	if b == nil {
+		return 0
+	}
+	return b.passing
+}
 
 // Passed gives back what was taken with [Budget.Pass] since the mark was made.
-func (b *Budget) Passed(mark int64) { b.passing = mark }
+func (b *Budget) Passed(mark int64) {
+	if b != nil {
+		b.passing = mark
+	}
+}
 
 func (b *Budget) check() error {
 	if b.kept+b.passing > b.limit {
