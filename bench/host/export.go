@@ -17,7 +17,8 @@ import (
 //
 //   - an ONNX file under fp32 or "stored" is given as it is;
 //   - a scheme with 8-bit activations is written as QDQ with uint8 activations,
-//     floats typed fp32: ONNX Runtime fuses that into integer operators;
+//     floats typed fp32, and in the form that ONNX Runtime fuses into integer
+//     operators (suitORT);
 //   - any other model is written in fp32 without passes (half precision and
 //     compressed weights make no peer faster).
 func peerFile(name, scheme string) (path string, done func(), err error) {
@@ -44,7 +45,11 @@ func peerFile(name, scheme string) (path string, done func(), err error) {
 			a := *s.Activations
 			a.DType, a.Asymmetric = model.UInt8, true // what fuses best elsewhere
 			s.Activations = &a
-			if g, _, err = quant.Apply(f.Graph, s, quant.Options{Ranges: runtime.Ranges(f.Graph, 0)}); err != nil {
+			ranges := runtime.Ranges(f.Graph, 0)
+			if g, _, err = quant.Apply(f.Graph, s, quant.Options{Ranges: ranges}); err != nil {
+				return "", done, err
+			}
+			if err := suitORT(g, ranges); err != nil {
 				return "", done, err
 			}
 		}

@@ -91,6 +91,11 @@ type PeerRow struct {
 	LoadMS       float64 `json:"load_ms,omitempty"`
 	PeakRSSBytes int64   `json:"peak_rss_bytes,omitempty"`
 	Note         string  `json:"note,omitempty"` // why it was not measured
+	// Fusion is what an 8-bit network became in the peer; nil for other
+	// networks, and for peers that do not show their graph. FusionNote says why
+	// a graph that should be there could not be had.
+	*Fusion
+	FusionNote string `json:"fusion_note,omitempty"`
 }
 
 // Layer is the median host time of one layer.
@@ -111,6 +116,14 @@ type Peer interface {
 	// under the scheme (see peerFile). An error is noted in the row and does
 	// not end the measurement.
 	Open(ctx context.Context, file, scheme string, threads int) (PeerSession, error)
+}
+
+// Optimizer is a peer that shows the graph it runs.
+type Optimizer interface {
+	// Optimize writes the graph that the peer makes of an ONNX file to another,
+	// in a process or session of its own so that nothing of it is measured. It
+	// reports false where the peer has none to show.
+	Optimize(ctx context.Context, file, scheme, out string) (bool, error)
 }
 
 // PeerSession is a loaded model of a peer.
@@ -222,12 +235,16 @@ func measure(ctx context.Context, o Options, name, scheme string, threads int) (
 	var sessions []PeerSession
 	for _, p := range o.Peers {
 		row.Peers = append(row.Peers, PeerRow{Name: p.Name()})
+		pr := &row.Peers[len(row.Peers)-1]
 		ps, err := PeerSession(nil), fileErr
 		if err == nil {
+			if pr.Fusion, err = fusionOf(ctx, p, file, scheme); err != nil {
+				pr.FusionNote = err.Error()
+			}
 			ps, err = p.Open(ctx, file, scheme, threads)
 		}
 		if err != nil {
-			row.Peers[len(row.Peers)-1].Note = err.Error()
+			pr.Note = err.Error()
 			sessions = append(sessions, nil)
 			continue
 		}

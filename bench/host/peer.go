@@ -2,6 +2,7 @@ package host
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 )
 
@@ -30,6 +32,10 @@ type Command struct {
 	Path  string
 	Args  []string
 	Dir   string
+	// DumpEnv names the environment variable that makes the process write the
+	// graph it would run to a file, answer, and end without running it; "" if
+	// it has none.
+	DumpEnv string
 }
 
 // Name returns the label.
@@ -59,6 +65,31 @@ func (c Command) Open(ctx context.Context, model, scheme string, threads int) (P
 	}
 	p.version, p.load = a.Version, a.LoadMS
 	return p, nil
+}
+
+// Optimize runs the process once to have its graph written.
+func (c Command) Optimize(ctx context.Context, model, scheme, out string) (bool, error) {
+	if c.DumpEnv == "" {
+		return false, nil
+	}
+	out, err := filepath.Abs(out) // the process runs in Dir
+	if err != nil {
+		return false, fmt.Errorf("host: peer %s: %w", c.Label, err)
+	}
+	cmd := exec.CommandContext(ctx, c.Path, append(append([]string(nil), c.Args...), model, scheme, "1")...)
+	cmd.Dir, cmd.Env, cmd.Stderr = c.Dir, append(os.Environ(), c.DumpEnv+"="+out), os.Stderr
+	stdout, err := cmd.Output()
+	var a answer
+	if line, _, _ := bytes.Cut(stdout, []byte("\n")); json.Unmarshal(line, &a) == nil && a.Error != "" {
+		return false, fmt.Errorf("host: peer %s does not show its graph: %s", c.Label, a.Error)
+	}
+	if err == nil {
+		_, err = os.Stat(out)
+	}
+	if err != nil {
+		return false, fmt.Errorf("host: peer %s does not show its graph: %w", c.Label, err)
+	}
+	return true, nil
 }
 
 type process struct {

@@ -95,7 +95,7 @@ func findPeer(name string) (host.Peer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("peer ort needs node: %w", err)
 		}
-		return host.Command{Label: "ort", Path: node, Args: []string{"peer.js"}, Dir: d}, nil
+		return host.Command{Label: "ort", Path: node, Args: []string{"peer.js"}, Dir: d, DumpEnv: "TRIUNE_ORT_DUMP"}, nil
 	case "gomlx":
 		d := filepath.Join(dir, "gomlx")
 		if _, err := os.Stat(d); err != nil {
@@ -150,6 +150,7 @@ func (a *app) printHost(rep *host.Report) {
 		}
 	}
 	t.write(w)
+	a.printFusion(rep)
 	for _, r := range rep.Rows {
 		if len(r.Profile) == 0 {
 			continue
@@ -160,5 +161,32 @@ func (a *app) printHost(rep *host.Report) {
 			p.add(l.Name, l.Op, l.Kind, l.Unit, fmt.Sprintf("%.3f", l.MS), fmt.Sprintf("%.1f %%", l.Percent), sig(l.GFLOPS, 3))
 		}
 		p.write(w)
+	}
+}
+
+// printFusion says what the peers made of 8-bit networks, once for each network
+// and scheme.
+func (a *app) printFusion(rep *host.Report) {
+	seen := map[[3]string]bool{}
+	for _, r := range rep.Rows {
+		for _, p := range r.Peers {
+			key := [3]string{r.Model, r.Scheme, p.Name}
+			if seen[key] || p.Fusion == nil && p.FusionNote == "" {
+				continue
+			}
+			if len(seen) == 0 {
+				fmt.Fprintln(a.stdout)
+			}
+			seen[key] = true
+			label := fmt.Sprintf("%s %s in %s", r.Model, r.Scheme, p.Name)
+			switch {
+			case p.Fusion == nil:
+				fmt.Fprintf(a.stdout, "warning: %s: not known what it fused: %s\n", label, p.FusionNote)
+			case !p.Whole():
+				fmt.Fprintf(a.stdout, "warning: %s is partly in floating point: %s\n", label, p.Summary())
+			default:
+				fmt.Fprintf(a.stdout, "%s: %s\n", label, p.Summary())
+			}
+		}
 	}
 }

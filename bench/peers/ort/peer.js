@@ -1,7 +1,7 @@
 // ONNX Runtime as a peer of `triune bench host`: loads an ONNX file, runs it
 // when told to, and answers in lines of JSON. Arguments: MODEL.onnx SCHEME
-// THREADS. With TRIUNE_ORT_DUMP=FILE the optimised model is written there, to
-// see what ONNX Runtime really fused.
+// THREADS. With TRIUNE_ORT_DUMP=FILE it only writes the optimised model there,
+// to see what ONNX Runtime really fused, and ends.
 'use strict';
 const path = require('path');
 const readline = require('readline');
@@ -33,8 +33,11 @@ async function main() {
     executionProviders: ['cpu'], graphOptimizationLevel: 'all', executionMode: 'sequential',
     intraOpNumThreads: Number(threads), interOpNumThreads: 1,
   };
-  if (process.env.TRIUNE_ORT_DUMP) options.optimizedModelFilePath = process.env.TRIUNE_ORT_DUMP;
+  const dump = process.env.TRIUNE_ORT_DUMP;
+  // The file is as good as this machine only, which ONNX Runtime warns of.
+  if (dump) Object.assign(options, { optimizedModelFilePath: dump, logSeverityLevel: 3 });
   const session = await ort.InferenceSession.create(model, options);
+  if (dump) return say({ optimized: dump });
   const feeds = {};
   for (const m of session.inputMetadata) {
     const dims = m.shape.map((d) => (typeof d === 'number' && d > 0 ? d : 1));
