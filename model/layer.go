@@ -23,7 +23,8 @@ type Edge struct {
 	// Neural Engine pads it to 64 bytes.
 	LastAxis int
 	// Quantized is true when the tensor is carried as int8 or uint8 codes with
-	// a scale: the output of a quantize operator.
+	// a scale: the output of a quantize operator, or an 8-bit input of the graph
+	// that is dequantized wherever it is read.
 	Quantized bool
 	// Integer is true for index and mask tensors (int32, int64, bool), which
 	// are not activations.

@@ -8,7 +8,8 @@ import (
 // Lower turns a graph with inferred shapes into layers. Each node becomes the
 // anchor of a layer or part of one:
 //
-//   - a dequantize operator joins every layer that reads it,
+//   - a dequantize operator joins every layer that reads it, whether its codes
+//     come from a quantize operator or are an 8-bit input of the graph,
 //   - after a convolution, linear layer, matmul or element-wise operator come,
 //     in this order: one bias add (constant), one residual add (the other
 //     operand produced earlier, same shape), one activation, one quantize
@@ -34,14 +35,53 @@ func Lower(g *Graph) (*Network, error) {
 		quantized: map[*Value]bool{},
 		dq:        map[*Value]*Node{},
 		owner:     map[*Node]*draft{},
+		asCodes:   map[*Value]bool{},
 	}
 	for _, v := range g.Outputs {
 		lo.output[v] = true
+	}
+	for _, v := range g.Inputs {
+		if v.Type == TypeTensor && (v.DType == Int8 || v.DType == UInt8) && lo.readAsCodes(v) {
+			lo.quantized[v] = true
+		}
 	}
 	for _, n := range g.Nodes {
 		lo.place(n)
 	}
 	return lo.finish()
+}
+
+// readAsCodes reports whether everything that reads an 8-bit value takes it
+// for codes: dequantizes it, or moves it, alone, to where it is dequantized.
+func (lo *lowering) readAsCodes(v *Value) bool {
+	if yes, known := lo.asCodes[v]; known {
+		return yes
+	}
+	lo.asCodes[v] = false
+	for _, c := range lo.consumers[v] {
+		if len(c.Inputs) == 0 || c.In(0) != v || slices.Contains(c.Inputs[1:], v) || !constTail(c) {
+			return false
+		}
+		if c.Op == "DequantizeLinear" {
+			continue
+		}
+		if !lo.movesCodes(c) {
+			return false
+		}
+		for _, o := range c.Outputs {
+			if o != nil && !lo.readAsCodes(o) {
+				return false
+			}
+		}
+	}
+	lo.asCodes[v] = len(lo.consumers[v]) > 0
+	return lo.asCodes[v]
+}
+
+// movesCodes reports whether an operator hands 8-bit codes through.
+func (lo *lowering) movesCodes(n *Node) bool {
+	k := lo.kind(n)
+	return k == KindMove || k == KindView || n.Op == "MaxPool" || n.Op == "Gather"
 }
 
 // draft is a layer under construction.
@@ -64,6 +104,7 @@ type lowering struct {
 	quantized map[*Value]bool   // values carried as codes with a scale
 	dq        map[*Value]*Node  // output of an absorbed dequantize -> the node
 	owner     map[*Node]*draft  // the draft a node went into
+	asCodes   map[*Value]bool   // whether all readers of an 8-bit value take it for codes
 }
 
 func (lo *lowering) sole(v *Value) bool { return len(lo.consumers[v]) == 1 && !lo.output[v] }
@@ -103,8 +144,7 @@ func (lo *lowering) place(n *Node) {
 	if len(n.Outputs) > 0 && n.Outputs[0] != nil {
 		lo.tail[n.Outputs[0]] = d
 	}
-	// Data movement hands 8-bit codes through.
-	if d.kind == KindMove || d.kind == KindView || n.Op == "MaxPool" || n.Op == "Gather" {
+	if lo.movesCodes(n) {
 		if v := n.In(0); v != nil && lo.quantized[v] {
 			for _, o := range n.Outputs {
 				if o != nil && o.DType == v.DType {

@@ -249,3 +249,25 @@ func TestSetRefusesTypesWithoutScalar(t *testing.T) {
 		}
 	}
 }
+
+// An 8-bit input that is dequantized wherever it is read is carried as codes:
+// the first layer is then int8 x int8. One that is read as integers is not.
+func TestQuantizedInput(t *testing.T) {
+	b, x := newNet("codes", 1, 4, 6, 6)
+	x.DType = UInt8
+	flat := b.op("Transpose", Attrs{"perm": []int{0, 1, 3, 2}}, UInt8, Shape{1, 4, 6, 6}, x)
+	n := b.lower(t, b.quant(b.conv(b.dequant(flat), 8, 1, 1)))
+	if !n.Edges[0].Quantized || n.Edges[0].Integer {
+		t.Errorf("the input is no quantized edge: %+v", n.Edges[0])
+	}
+	conv := n.Layers[1]
+	if !conv.QuantIn || conv.QuantInElems != 144 || !slices.Equal(conv.Fused, []string{"DequantizeLinear", "QuantizeLinear"}) {
+		t.Errorf("the convolution reads %d codes, fused %v", conv.QuantInElems, conv.Fused)
+	}
+	b, x = newNet("both", 1, 4, 6, 6)
+	x.DType = UInt8
+	n = b.lower(t, b.conv(b.dequant(x), 8, 1, 1), b.op("Cast", Attrs{"to": "int32"}, Int32, x.Shape, x))
+	if n.Edges[0].Quantized || !n.Edges[0].Integer {
+		t.Errorf("an input that is read as integers too is an edge of codes: %+v", n.Edges[0])
+	}
+}

@@ -19,6 +19,7 @@ type convI8 struct {
 	signedIn, signedOut, relu, bias        bool
 	zeroIn, zeroOut                        int
 	perChannel                             bool
+	codesIn                                bool // the graph's input is the codes
 }
 
 // integerConv is the integer reference: exact sums of (q - zero) * w over the
@@ -76,7 +77,7 @@ func TestInt8ConvolutionIsExact(t *testing.T) {
 		b := func(name string) bool { return rapid.Bool().Draw(rt, name) }
 		i := func(lo, hi int, name string) int { return rapid.IntRange(lo, hi).Draw(rt, name) }
 		c := convI8{n: i(1, 2, "n"), h: i(1, 9, "h"), w: i(1, 9, "w"), k: i(1, 3, "k"), stride: i(1, 2, "stride"), pad: i(0, 2, "pad"),
-			signedIn: b("signed in"), signedOut: b("signed out"), relu: b("relu"), bias: b("bias"), perChannel: b("per channel")}
+			signedIn: b("signed in"), signedOut: b("signed out"), relu: b("relu"), bias: b("bias"), perChannel: b("per channel"), codesIn: b("codes in")}
 		switch i(0, 2, "groups") {
 		case 0:
 			c.c, c.oc, c.groups = i(1, 40, "c"), i(1, 40, "oc"), 1
@@ -106,7 +107,19 @@ func (c convI8) compare(t *testing.T, rt *rapid.T, pool *kernels.Pool, seed uint
 	// A power of two: every code is an exact fp16 value before it is quantized.
 	const sIn, sOut = float32(1.0 / 32), float32(0.11)
 	x := m.input(model.Float32, c.n, c.c, c.h, c.w)
-	d := m.quantized(x, sIn, c.zeroIn, c.signedIn)
+	id := model.UInt8
+	if c.signedIn {
+		id = model.Int8
+	}
+	var d *model.Value
+	if c.codesIn {
+		x.DType = id
+		z := model.NewTensor(id)
+		z.SetInt(0, int64(c.zeroIn))
+		d = m.op("DequantizeLinear", nil, x, m.scalar(sIn), m.constant(z))
+	} else {
+		d = m.quantized(x, sIn, c.zeroIn, c.signedIn)
+	}
 	axis := -1
 	if c.perChannel {
 		axis = 0
@@ -141,6 +154,12 @@ func (c convI8) compare(t *testing.T, rt *rapid.T, pool *kernels.Pool, seed uint
 		}
 		in.Set(k, float64(float32(q[k]-c.zeroIn)*sIn))
 	}
+	if c.codesIn {
+		in = model.NewTensor(id, c.n, c.c, c.h, c.w)
+		for k, v := range q {
+			in.SetInt(k, int64(v))
+		}
+	}
 	a := w.Const.Storage.(*model.Affine)
 	codes, _ := a.Codes.Value()
 	ws, _ := a.Scale.Value()
@@ -149,6 +168,9 @@ func (c convI8) compare(t *testing.T, rt *rapid.T, pool *kernels.Pool, seed uint
 	net, err := model.Lower(g)
 	if err != nil {
 		rt.Fatal(err)
+	}
+	if l := net.Layers[len(net.Layers)-1]; !l.Int8(l.Kind) {
+		rt.Fatalf("%+v: the convolution is not int8 x int8", c)
 	}
 	o := on(net, units.NE)
 	o.Pool = pool
