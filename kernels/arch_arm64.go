@@ -14,10 +14,10 @@ var neonDotLevel = level{
 	f32:  microF32{maxP: 5, nb: 1, run: tileF32NEON},
 	i8:   microI8{maxP: 5, nb: 1, signed: true, run: tileI8SDOT},
 	dw:   dwNEON,
-	dwI8: microDWI8{maxP: 16, bytes: true, run: dwI8Go},
+	dwI8: microDWI8{maxP: 16, bytes: true, run: dwI8NEONAny},
 
-	maxF32: maxF32Go,
-	max8:   max8Go,
+	maxF32: func(t *tileArgs, _ int) { maxF32NEON(t) },
+	max8:   max8NEON,
 
 	peakF32: peakF32NEON, peakF32Ops: 24 * 4 * 2,
 	peakI8: peakI8SDOT, peakI8Ops: 24 * 16 * 2,
@@ -29,10 +29,10 @@ var neonLevel = level{
 	f32:  microF32{maxP: 5, nb: 1, run: tileF32NEON},
 	i8:   microI8{maxP: 4, nb: 1, run: tileI8Go},
 	dw:   dwNEON,
-	dwI8: microDWI8{maxP: 16, bytes: true, run: dwI8Go},
+	dwI8: microDWI8{maxP: 16, bytes: true, run: dwI8NEONAny},
 
-	maxF32: maxF32Go,
-	max8:   max8Go,
+	maxF32: func(t *tileArgs, _ int) { maxF32NEON(t) },
+	max8:   max8NEON,
 
 	peakF32: peakF32NEON, peakF32Ops: 24 * 4 * 2,
 	peakI8: peakI8Go, peakI8Ops: 8,
@@ -47,7 +47,18 @@ func archLevels() []*level {
 	return ls
 }
 
+// The row kernels take any stride.
 func dwNEON(t *tileArgs, _ int) { dwF32NEON(t) }
+
+func dwI8NEONAny(t *tileArgsI8, _ int) { dwI8NEON(t) }
+
+func max8NEON(t *tileArgsI8, _ int, signed bool) {
+	if signed {
+		maxS8NEON(t)
+		return
+	}
+	maxU8NEON(t)
+}
 
 // tileF32NEON runs the tile; a partial last block, which the assembly does not
 // know, goes through a copy.

@@ -36,6 +36,18 @@ func tileI8SDOT5(t *tileArgsI8)
 func dwF32NEON(t *tileArgs)
 
 //go:noescape
+func dwI8NEON(t *tileArgsI8)
+
+//go:noescape
+func maxF32NEON(t *tileArgs)
+
+//go:noescape
+func maxU8NEON(t *tileArgsI8)
+
+//go:noescape
+func maxS8NEON(t *tileArgsI8)
+
+//go:noescape
 func vecAddNEON(t *vecArgs)
 
 //go:noescape
@@ -85,6 +97,66 @@ func vecRoundF16NEON(t *vecArgs)
 
 //go:noescape
 func vecRoundF16SatNEON(t *vecArgs)
+
+//go:noescape
+func vecExpNEON(t *vecArgs)
+
+//go:noescape
+func vecSigmoidNEON(t *vecArgs)
+
+//go:noescape
+func vecSiluNEON(t *vecArgs)
+
+//go:noescape
+func vecGeluTanhNEON(t *vecArgs)
+
+//go:noescape
+func vecTanhNEON(t *vecArgs)
+
+//go:noescape
+func vecEluNEON(t *vecArgs)
+
+//go:noescape
+func vecGeluNEON(t *vecArgs)
+
+//go:noescape
+func vecExpSumNEON(t *vecArgs)
+
+//go:noescape
+func vecMaxNEON(t *vecArgs)
+
+//go:noescape
+func vecSumNEON(t *vecArgs)
+
+//go:noescape
+func vecSum64NEON(t *vecArgs)
+
+//go:noescape
+func vecVar64NEON(t *vecArgs)
+
+//go:noescape
+func vecHardSigmoidNEON(t *vecArgs)
+
+//go:noescape
+func vecLeakyReluNEON(t *vecArgs)
+
+//go:noescape
+func vecAffine16NEON(t *vecArgs)
+
+//go:noescape
+func vecNormNEON(t *vecArgs)
+
+//go:noescape
+func vecToF16NEON(t *vecArgs)
+
+//go:noescape
+func vecFromF16NEON(t *vecArgs)
+
+//go:noescape
+func vecQuantNEON(t *vecArgs)
+
+//go:noescape
+func vecDequantNEON(t *vecArgs)
 
 func peakF32NEON(n int64)
 
@@ -159,6 +231,46 @@ func vecNEON(op vecOp, t *vecArgs) bool {
 		vecRoundF16NEON(t)
 	case vopRoundF16Sat:
 		vecRoundF16SatNEON(t)
+	case vopExp:
+		vecExpNEON(t)
+	case vopSigmoid:
+		vecSigmoidNEON(t)
+	case vopSilu:
+		vecSiluNEON(t)
+	case vopGeluTanh:
+		vecGeluTanhNEON(t)
+	case vopTanh:
+		vecTanhNEON(t)
+	case vopElu:
+		vecEluNEON(t)
+	case vopGelu:
+		vecGeluNEON(t)
+	case vopExpSum:
+		vecExpSumNEON(t)
+	case vopMax:
+		vecMaxNEON(t)
+	case vopSum:
+		vecSumNEON(t)
+	case vopSum64:
+		vecSum64NEON(t)
+	case vopVar64:
+		vecVar64NEON(t)
+	case vopHardSigmoid:
+		vecHardSigmoidNEON(t)
+	case vopLeakyRelu:
+		vecLeakyReluNEON(t)
+	case vopAffine16:
+		vecAffine16NEON(t)
+	case vopNorm:
+		vecNormNEON(t)
+	case vopToF16:
+		vecToF16NEON(t)
+	case vopFromF16:
+		vecFromF16NEON(t)
+	case vopQuant:
+		vecQuantNEON(t)
+	case vopDequant:
+		vecDequantNEON(t)
 	default:
 		return false
 	}

@@ -68,6 +68,36 @@ func (a *arm) uxtl8hi(n, d int)  { a.op2("USHLL2.8H", 0x6f08a400, n, d) }
 func (a *arm) uxtl16(n, d int)   { a.op2("USHLL.4S", 0x2f10a400, n, d) }
 func (a *arm) uxtl16hi(n, d int) { a.op2("USHLL2.4S", 0x6f10a400, n, d) }
 
+func (a *arm) mov(n, d int)       { a.f("VMOV V%d.B16, V%d.B16", n, d) }
+func (a *arm) zero(d int)         { a.f("VEOR V%d.B16, V%d.B16, V%d.B16", d, d, d) }
+func (a *arm) fmls(m, n, d int)   { a.op3("FMLS.4S", 0x4ea0cc00, m, n, d) }  // d -= n * m
+func (a *arm) facgt(m, n, d int)  { a.op3("FACGT.4S", 0x6ea0ec00, m, n, d) } // |n| > |m|
+func (a *arm) bif(m, n, d int)    { a.op3("BIF.16B", 0x6ee01c00, m, n, d) }  // d = m ? d : n
+func (a *arm) umax8(m, n, d int)  { a.op3("UMAX.16B", 0x6e206400, m, n, d) }
+func (a *arm) smax8(m, n, d int)  { a.op3("SMAX.16B", 0x4e206400, m, n, d) }
+func (a *arm) smlal(m, n, d int)  { a.op3("SMLAL.4S", 0x0e608000, m, n, d) }
+func (a *arm) smlal2(m, n, d int) { a.op3("SMLAL2.4S", 0x4e608000, m, n, d) }
+func (a *arm) fadd2d(m, n, d int) { a.op3("FADD.2D", 0x4e60d400, m, n, d) }
+func (a *arm) fsub2d(m, n, d int) { a.op3("FSUB.2D", 0x4ee0d400, m, n, d) } // n - m
+func (a *arm) fmla2d(m, n, d int) { a.op3("FMLA.2D", 0x4e60cc00, m, n, d) }
+func (a *arm) fabs(n, d int)      { a.op2("FABS.4S", 0x4ea0f800, n, d) }
+func (a *arm) fneg(n, d int)      { a.op2("FNEG.4S", 0x6ea0f800, n, d) }
+func (a *arm) frintn(n, d int)    { a.op2("FRINTN.4S", 0x4e218800, n, d) }
+func (a *arm) fcmlt0(n, d int)    { a.op2("FCMLT.4S zero", 0x4ea0e800, n, d) }
+func (a *arm) fcmge0(n, d int)    { a.op2("FCMGE.4S zero", 0x6ea0c800, n, d) }
+func (a *arm) shl23(n, d int)     { a.op2("SHL.4S 23", 0x4f375400, n, d) }
+func (a *arm) sshr1(n, d int)     { a.op2("SSHR.4S 1", 0x4f3f0400, n, d) }
+func (a *arm) sxtl8(n, d int)     { a.op2("SSHLL.8H", 0x0f08a400, n, d) }
+func (a *arm) sxtl8hi(n, d int)   { a.op2("SSHLL2.8H", 0x4f08a400, n, d) }
+func (a *arm) fcvtn2(n, d int)    { a.op2("FCVTN2.8H", 0x4e216800, n, d) }
+func (a *arm) fcvtl2(n, d int)    { a.op2("FCVTL2.4S", 0x4e217800, n, d) }
+func (a *arm) fcvtl2d(n, d int)   { a.op2("FCVTL.2D", 0x0e617800, n, d) }
+func (a *arm) fcvtl2dHi(n, d int) { a.op2("FCVTL2.2D", 0x4e617800, n, d) }
+func (a *arm) xtn16(n, d int)     { a.op2("XTN.4H", 0x0e612800, n, d) }
+func (a *arm) xtn16hi(n, d int)   { a.op2("XTN2.8H", 0x4e612800, n, d) }
+func (a *arm) xtn8(n, d int)      { a.op2("XTN.8B", 0x0e212800, n, d) }
+func (a *arm) xtn8hi(n, d int)    { a.op2("XTN2.16B", 0x4e212800, n, d) }
+
 // element adds the lane i of four of register m to an encoding.
 func element(base uint32, m, i, n, d int) uint32 {
 	return base | uint32(i&1)<<21 | uint32(m)<<16 | uint32(i>>1)<<11 | uint32(n)<<5 | uint32(d)
@@ -310,101 +340,17 @@ func (a *arm) tileI8(p int) {
 		a.fmin(22, r, r)
 	}
 	a.label("fused")
-	a.dup(offQZero, 20)
-	a.f("MOVWU %d(R0), R2", offQZero)
-	a.f("MOVWU %d(R0), R3", offQAdd)
-	a.f("SUB R3, R2, R2") // 128 when the stored bytes are signed, else 0
-	a.f("VDUP R2, V21.B16")
+	a.packSetup()
 	a.f("MOVD %d(R0), R7", offDStride)
 	a.f("MOVD %d(R0), R1", offDst)
 	for i := 0; i < p; i++ {
-		for q := 0; q < 4; q++ {
-			a.fcvtns(4*i+q, 4*i+q)
-			a.add(20, 4*i+q, 4*i+q)
-		}
-		a.sqxtn(4*i, 24)
-		a.sqxtn2(4*i+1, 24)
-		a.sqxtn(4*i+2, 25)
-		a.sqxtn2(4*i+3, 25)
-		a.sqxtun(24, 26)
-		a.sqxtun2(25, 26)
-		a.eor(21, 26, 26)
+		a.pack(4 * i)
 		a.f("VST1 [V26.B16], (R1)")
 		a.f("ADD R7, R1, R1")
 	}
 	a.f("RET")
 	a.label("store32")
 	a.storeTile(p)
-}
-
-// dwF32 computes rows of a depthwise convolution of any stride: R8 is the step
-// between positions.
-func (a *arm) dwF32() {
-	a.begin("dwF32NEON", "tileArgs")
-	a.f("MOVD %d(R0), R20", offA)
-	a.f("MOVD %d(R0), R21", offDst)
-	a.f("MOVD %d(R0), R22", offRes)
-	a.f("MOVD %d(R0), R8", offStride)
-	a.f("MOVD %d(R0), R23", offRows)
-	a.label("row")
-	a.f("MOVD R20, R9")
-	a.f("MOVD %d(R0), R24", offP)
-	sizes := []int{6, 3, 1}
-	for i, n := range sizes {
-		next := "rowend"
-		if i+1 < len(sizes) {
-			next = fmt.Sprintf("p%d", sizes[i+1])
-		}
-		body := fmt.Sprintf("p%d", n)
-		a.label(body)
-		a.f("CMP $%d, R24", n)
-		a.f("BLT %s", next)
-		a.f("MOVD %d(R0), R1", offBias)
-		for i := 0; i < n; i++ {
-			a.ld4(1, 4*i, false)
-		}
-		a.f("MOVD %d(R0), R4", offTaps)
-		a.f("MOVD %d(R0), R5", offNTaps)
-		a.f("MOVD %d(R0), R3", offW)
-		tap := a.newLabel("tap")
-		a.label(tap)
-		a.f("MOVD.P 16(R4), R10")
-		a.f("ADD R9, R10, R10")
-		a.ld4(3, 24, true)
-		for i := 0; i < n; i++ {
-			a.ld4(10, 28, false)
-			for q := 0; q < 4; q++ {
-				a.fmla(28+q, 24+q, 4*i+q)
-			}
-			if i < n-1 {
-				a.f("ADD R8, R10, R10")
-			}
-		}
-		a.f("SUBS $1, R5, R5")
-		a.f("BNE %s", tap)
-		nores := a.newLabel("nores")
-		a.f("CBZ R22, %s", nores)
-		for i := 0; i < n; i++ {
-			a.ld4(22, 24, true)
-			for q := 0; q < 4; q++ {
-				a.fadd(24+q, 4*i+q, 4*i+q)
-			}
-		}
-		a.label(nores)
-		a.clampRound(4 * n)
-		for i := 0; i < n; i++ {
-			a.four("VST1", 21, 4*i, true)
-			a.f("ADD R8, R9, R9")
-		}
-		a.f("SUB $%d, R24, R24", n)
-		a.f("B %s", body)
-	}
-	a.label("rowend")
-	a.f("MOVD %d(R0), R2", offSRow)
-	a.f("ADD R2, R20, R20")
-	a.f("SUBS $1, R23, R23")
-	a.f("BNE row")
-	a.f("RET")
 }
 
 // peak emits n rounds of 24 independent instructions.
@@ -425,31 +371,46 @@ func (a *arm) peak(name string, op func(d int)) {
 	a.f("RET")
 }
 
-// vec emits a flat loop over 16 floats a round: R1 dst, R2 scratch, R3 a, R4 b,
-// R5 rounds; registers 0-3 hold a, 4-7 b when two is set, 16.. the parameters.
-func (a *arm) vec(op string, two bool, params int, setup, body func()) {
+// loop emits the flat kernel op over 16 elements a round: R1 dst, R3 a, R4 b,
+// R5 rounds, R2 scratch. body reads and writes them; end runs after the last.
+func (a *arm) loop(op string, setup, body, end func()) {
 	a.begin("vec"+op+"NEON", "vecArgs")
 	a.f("MOVD %d(R0), R1", vDst)
 	a.f("MOVD %d(R0), R3", vA)
 	a.f("MOVD %d(R0), R4", vB)
 	a.f("MOVD %d(R0), R5", vN)
 	a.f("LSR $4, R5, R5")
-	for k := 0; k < params; k++ {
-		a.dup(vP+4*k, 16+k)
-	}
 	if setup != nil {
 		setup()
 	}
 	a.label("loop")
-	a.ld4(3, 0, true)
-	if two {
-		a.ld4(4, 4, true)
-	}
 	body()
-	a.four("VST1", 1, 0, true)
 	a.f("SUBS $1, R5, R5")
 	a.f("BNE loop")
+	if end != nil {
+		end()
+	}
 	a.f("RET")
+}
+
+// vec emits a loop over floats: registers 0-3 hold a and then the result, 4-7 b
+// when two is set, 16.. the parameters.
+func (a *arm) vec(op string, two bool, params int, setup, body func()) {
+	a.loop(op, func() {
+		for k := 0; k < params; k++ {
+			a.dup(vP+4*k, 16+k)
+		}
+		if setup != nil {
+			setup()
+		}
+	}, func() {
+		a.ld4(3, 0, true)
+		if two {
+			a.ld4(4, 4, true)
+		}
+		body()
+		a.four("VST1", 1, 0, true)
+	}, nil)
 }
 
 func (a *arm) each(f func(q int)) func() {
@@ -522,7 +483,11 @@ func genARM64(dir string) error {
 		a.tileI8(p)
 	}
 	a.dwF32()
-	ops := a.vectors()
+	a.dwI8()
+	a.maxF32()
+	a.max8("maxU8NEON", a.umax8)
+	a.max8("maxS8NEON", a.smax8)
+	ops := append(a.vectors(), a.mathOps()...)
 	a.peak("peakF32NEON", func(d int) { a.fmla(31, 30, d) })
 	a.peak("peakI8SDOT", func(d int) { a.sdotEl(31%16, 0, 30, d) })
 
