@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"math/bits"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
@@ -83,6 +84,31 @@ func TestMetricsProperties(t *testing.T) {
 		}
 	})
 }
+
+// SignTest against counting: the share of all sequences of coins that are at
+// least as uneven.
+func TestSignTest(t *testing.T) {
+	for n := range 14 {
+		for a := range n + 1 {
+			as := 0
+			for coins := range 1 << n {
+				heads := bits.OnesCount(uint(coins))
+				if abs(2*heads-n) >= abs(2*a-n) {
+					as++
+				}
+			}
+			want := float64(as) / float64(int(1)<<n)
+			if p := SignTest(a, n-a); math.Abs(p-want) > 1e-12 {
+				t.Errorf("%d to %d: %g, want %g", a, n-a, p, want)
+			}
+		}
+	}
+	if p := SignTest(5000, 3000); !(p > 0 && p < 1e-100) {
+		t.Errorf("5000 to 3000: %g", p)
+	}
+}
+
+func abs(x int) int { return max(x, -x) }
 
 // The formulas of standard errors against the plain variance of the samples.
 func TestShareAndChange(t *testing.T) {

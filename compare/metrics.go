@@ -5,6 +5,8 @@ import (
 	"math"
 	"strconv"
 
+	"gonum.org/v1/gonum/stat/distuv"
+
 	"github.com/triune-sim/triune/model"
 )
 
@@ -168,6 +170,9 @@ type Change struct {
 	StandardErr float64 `json:"standard_error"`
 	Gained      int     `json:"gained"`
 	Lost        int     `json:"lost"`
+	// P is the probability of a change at least as large, either way, if
+	// gains and losses were equally likely: McNemar's exact test.
+	P float64 `json:"mcnemar_p"`
 }
 
 // NewChange returns the change when, of n samples, gained became right and
@@ -175,7 +180,18 @@ type Change struct {
 func NewChange(gained, lost, n int) Change {
 	d := float64(gained - lost)
 	v := float64(gained+lost) - d*d/float64(n)
-	return Change{100 * d / float64(n), 100 * math.Sqrt(max(v, 0)) / float64(n), gained, lost}
+	return Change{100 * d / float64(n), 100 * math.Sqrt(max(v, 0)) / float64(n), gained, lost, SignTest(gained, lost)}
+}
+
+// SignTest returns the two-sided probability of a split at least as uneven as a
+// to b if both sides were equally likely: twice the tail of the binomial
+// distribution of a+b fair coins, at most 1.
+func SignTest(a, b int) float64 {
+	if a == b {
+		return 1
+	}
+	coins := distuv.Binomial{N: float64(a + b), P: 0.5}
+	return min(1, 2*coins.CDF(float64(min(a, b))))
 }
 
 // String formats the change as -0.12 ± 0.05.

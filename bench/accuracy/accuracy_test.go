@@ -128,7 +128,13 @@ func TestEmbedded(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: %v", g.Name, err)
 			}
-			if snr := rep.Rows[1].LogitSNR; snr < 35 {
+			// Codes of the trained network may fall the other way at a tie, and
+			// its biases are integers on the NE.
+			least := compare.DB(35)
+			if g == n.Trained {
+				least = 25
+			}
+			if snr := rep.Rows[1].LogitSNR; snr < least {
 				t.Errorf("%s: fp16 on the NE has %s dB against fp32", g.Name, snr)
 			}
 			s, err := runtime.OpenGraph(g, runtime.WithScheme("fp32"), runtime.WithUnits(units.CPUOnly), runtime.WithThreads(1))
@@ -148,7 +154,6 @@ func TestEmbedded(t *testing.T) {
 				}
 				sums.Add(out["logits"].Float32s(), got[i])
 			}
-			// Codes of the trained network may fall the other way at a tie.
 			want := compare.DB(90)
 			if g == n.Trained {
 				want = 35
@@ -264,40 +269,41 @@ func TestMeasureBadInput(t *testing.T) {
 	}
 }
 
-// Statements say what the rows say, both ways.
+// Statements say what the rows say: as stated, the other way round by chance,
+// and beyond it.
 func TestStatements(t *testing.T) {
-	row := func(scheme, calibration string, right string) Row {
-		r := Row{Network: "n", Scheme: scheme, Calibration: calibration}
-		for _, c := range right {
-			r.right = append(r.right, c == '1')
+	const images = 20
+	row := func(scheme, calibration string, wrong int) Row {
+		r := Row{Network: "n", Scheme: scheme, Calibration: calibration, Flipped: compare.NewShare(wrong, images), Top1: compare.NewShare(images-wrong, images)}
+		for i := range images {
+			r.right = append(r.right, i >= wrong)
+			r.flipped = append(r.flipped, i < wrong)
+			r.noise = append(r.noise, float64(wrong))
 		}
 		return r
 	}
-	ref := "1111111110"
-	make := func(w8, trained, ptq, block, channel, tensor string) []Statement {
-		rows := []Row{row("fp32", "", ref), row("w8", "", w8), row("w8a8 minmax", "minmax", ptq), row("w8a8 trained", "", trained),
+	verdicts := func(w8, trained, ptq, block, channel, tensor int) []Verdict {
+		rows := []Row{row("fp32", "", 0), row("w8", "", w8), row("w8a8 minmax", "minmax", ptq), row("w8a8 trained", "", trained),
 			row("w4b32", "", block), row("w4, blocks' layers", "", channel), row("w4-tensor, blocks' layers", "", tensor)}
 		for i := range rows {
 			rows[i].Change = change(rows[0].right, rows[i].right)
-			rows[i].Flipped = compare.NewShare(rows[i].Change.Gained+rows[i].Change.Lost, len(ref))
 		}
-		return statements(rows)
-	}
-	holds := func(s []Statement) (out []bool) {
-		for _, x := range s {
-			out = append(out, x.Holds)
-			if x.Holds == (x.Remark != "") {
-				t.Errorf("%q: holds %v, remark %q", x.Text, x.Holds, x.Remark)
-			}
+		var out []Verdict
+		for _, s := range statements(rows) {
+			out = append(out, s.Verdict)
 		}
 		return out
 	}
-	good := make(ref, ref, "1111111100", ref, "1111111100", "1111111000")
-	if d := cmp.Diff([]bool{true, true, true, true, true}, holds(good)); d != "" {
-		t.Errorf("good: %s", d)
-	}
-	bad := make("0111111110", "0111111110", ref, "0111111110", ref, ref)
-	if d := cmp.Diff([]bool{false, false, false, false, false}, holds(bad)); d != "" {
-		t.Errorf("bad: %s", d)
+	for name, c := range map[string]struct{ got, want []Verdict }{
+		"as stated": {verdicts(0, 0, 1, 0, 1, 2), []Verdict{Holds, Holds, Holds, Holds, Holds, Holds}},
+		"all equal": {verdicts(0, 0, 0, 3, 3, 3), []Verdict{Holds, Holds, Holds, Holds, Holds, Holds}},
+		// One image of 20 is a loss of 5 points, with a standard error of 4.9;
+		// five lost and none gained have p = 1/16, six 1/32.
+		"by chance": {verdicts(1, 1, 0, 5, 0, 1), []Verdict{Undecided, Undecided, Undecided, Undecided, Undecided, Fails}},
+		"beyond it": {verdicts(9, 9, 3, 6, 0, 1), []Verdict{Fails, Fails, Fails, Fails, Fails, Fails}},
+	} {
+		if d := cmp.Diff(c.want, c.got); d != "" {
+			t.Errorf("%s: (-want +got)\n%s", name, d)
+		}
 	}
 }

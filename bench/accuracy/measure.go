@@ -65,7 +65,8 @@ type Row struct {
 	// Units are the layers by unit whose arithmetic ran.
 	Units map[string]int `json:"unit_layers"`
 
-	right []bool
+	right, flipped []bool    // by image
+	noise          []float64 // by image: squared error of the logits
 }
 
 // Latency is a predicted latency.
@@ -199,7 +200,7 @@ func measure(ctx context.Context, n *Network, rows []variant, devs []*device.Dev
 		if v.trained && n.Trained == nil {
 			continue
 		}
-		comp, err := v.prepare(ctx, n, fold, o.Threads)
+		comp, err := v.prepare(ctx, n, fold)
 		if err != nil {
 			return fmt.Errorf("accuracy: %s, %s: %w", n.Name, v.label, err)
 		}
@@ -253,14 +254,15 @@ func measure(ctx context.Context, n *Network, rows []variant, devs []*device.Dev
 		for i, l := range logits {
 			sums.Add(ref[i], l)
 			answer := compare.Top1(l)
-			if answer != compare.Top1(ref[i]) {
-				flips++
-			}
+			flip := answer != compare.Top1(ref[i])
 			ok := answer == int(n.Test.Labels[i])
-			row.right = append(row.right, ok)
-			if ok {
-				hits++
+			flips, hits = flips+truth(flip), hits+truth(ok)
+			var e float64
+			for k, x := range l {
+				d := float64(x) - float64(ref[i][k])
+				e += d * d
 			}
+			row.right, row.flipped, row.noise = append(row.right, ok), append(row.flipped, flip), append(row.noise, e)
 		}
 		if refRight == nil {
 			refRight = row.right
@@ -300,7 +302,7 @@ func change(from, to []bool) compare.Change {
 }
 
 // prepare compresses a network.
-func (v variant) prepare(ctx context.Context, n *Network, fold *compile.Folded, threads int) (*compile.Compiled, error) {
+func (v variant) prepare(ctx context.Context, n *Network, fold *compile.Folded) (*compile.Compiled, error) {
 	if v.trained {
 		f, err := compile.Fold(n.Trained)
 		if err != nil {
@@ -328,7 +330,7 @@ func (v variant) prepare(ctx context.Context, n *Network, fold *compile.Folded, 
 	}
 	o := compile.Options{Quant: quant.Options{Eager: true}}
 	if v.a8 {
-		if o.Quant.Ranges, err = n.ranges(ctx, fold.Graph, v.method, threads); err != nil {
+		if o.Quant.Ranges, err = n.ranges(ctx, fold.Graph, v.method); err != nil {
 			return nil, err
 		}
 	}
@@ -365,13 +367,14 @@ func unreached(fold *compile.Folded) (map[string]quant.OpConfig, error) {
 }
 
 // ranges calibrates on the network's calibration images.
-func (n *Network) ranges(ctx context.Context, g *model.Graph, m quant.Method, threads int) (quant.Ranges, error) {
+func (n *Network) ranges(ctx context.Context, g *model.Graph, m quant.Method) (quant.Ranges, error) {
 	c := quant.Calibration{Method: m}
 	c.Samples = []map[string]*model.Tensor{}
 	for i := range n.Calibration.N {
 		c.Samples = append(c.Samples, map[string]*model.Tensor{g.Inputs[0].Name: n.Calibration.Tensor(i, n.Scale)})
 	}
-	obs := &runtime.Observer{Threads: max(1, threads)}
+	// One thread: networks this small have nothing to share out within a layer.
+	obs := &runtime.Observer{Threads: 1}
 	defer obs.Close()
 	c.Executor = obs
 	return quant.Calibrate(ctx, g, c, nil)

@@ -2,8 +2,9 @@ package accuracy
 
 import (
 	"fmt"
-	"math"
 	"strings"
+
+	"github.com/triune-sim/triune/compare"
 )
 
 // Statement is something the published table shows, checked on the rows of one
@@ -12,10 +13,37 @@ type Statement struct {
 	Network string `json:"network"`
 	Text    string `json:"statement"`
 	Figures string `json:"figures"`
-	Holds   bool   `json:"holds"`
-	// Remark says how far the figures decide the matter, where it does not
-	// hold.
+	// Verdict is [Holds], [Undecided] or [Fails].
+	Verdict Verdict `json:"verdict"`
+	// Remark says of each comparison what decides it: the images that the two
+	// networks disagree on.
 	Remark string `json:"remark,omitempty"`
+}
+
+// Verdict is what the figures say of a statement.
+type Verdict string
+
+// The verdicts. Two networks are compared on the same images, by those that one
+// has right and the other wrong: McNemar's exact test, two-sided.
+const (
+	Holds     Verdict = "holds"     // the figures are as stated
+	Undecided Verdict = "undecided" // they are the other way round, as chance makes them in more than 1 of 20 sets of images
+	Fails     Verdict = "fails"     // they are the other way round, beyond that
+)
+
+// significant is the probability under which a difference counts as more
+// than chance.
+const significant = 0.05
+
+// and returns the worse of two verdicts.
+func (v Verdict) and(w Verdict) Verdict {
+	if v == Fails || w == Fails {
+		return Fails
+	}
+	if v == Undecided || w == Undecided {
+		return Undecided
+	}
+	return Holds
 }
 
 // statements checks what the rows allow to check.
@@ -40,83 +68,108 @@ func statements(rows []Row) []Statement {
 			out = append(out, within(net, "trained W8A8 loses at most 0.5 points", r, 0.5))
 			for _, q := range rows {
 				if q.Network == net && q.Calibration != "" {
-					out = append(out, atLeast(net, "trained W8A8 is at least as good as "+q.Scheme, r, &q))
+					out = append(out, ordered(net, "trained W8A8 is at least as good as "+q.Scheme, top1, r, &q))
 				}
 			}
 		}
 		t, c, b := m["w4-tensor, blocks' layers"], m["w4, blocks' layers"], m["w4b32"]
 		if t != nil && c != nil && b != nil {
-			out = append(out, ordered(net, "int4 on the same layers loses least top-1 per block of 32, then per channel, then per tensor", b, c, t),
-				flipped(net, "int4 on the same layers changes fewest answers per block of 32, then per channel, then per tensor", b, c, t))
+			const of = "int4 on the same layers "
+			out = append(out,
+				ordered(net, of+"loses least top-1 per block of 32, then per channel, then per tensor", top1, b, c, t),
+				ordered(net, of+"changes fewest answers per block of 32, then per channel, then per tensor", flips, b, c, t),
+				ordered(net, of+"moves the logits least per block of 32, then per channel, then per tensor", logits, b, c, t))
 		}
 		if t, c := m["w4-tensor"], m["w4"]; t != nil && c != nil {
-			out = append(out, atLeast(net, "int4 on all layers loses no more top-1 per channel than per tensor", c, t))
+			out = append(out, ordered(net, "int4 on all layers loses no more top-1 per channel than per tensor", top1, c, t))
 		}
 	}
 	return out
 }
 
+// within says that a row loses at most so many points. The test is that of the
+// change's standard error (two of them).
 func within(net, text string, r *Row, points float64) Statement {
-	s := Statement{Network: net, Text: text, Figures: r.Change.String() + " points", Holds: r.Change.Points >= -points}
-	if !s.Holds {
-		s.Remark = decided(math.Abs(r.Change.Points)-points, r.Change.StandardErr)
+	s := Statement{Network: net, Text: text, Figures: r.Change.String() + " points", Verdict: Holds}
+	if short := -r.Change.Points - points; short > 2*r.Change.StandardErr {
+		s.Verdict = Fails
+	} else if short > 0 {
+		s.Verdict = Undecided
 	}
 	return s
 }
 
-// atLeast says that a is no worse than b.
-func atLeast(net, text string, a, b *Row) Statement {
-	d := change(b.right, a.right)
-	s := Statement{Network: net, Text: text, Holds: d.Points >= 0,
-		Figures: fmt.Sprintf("%.2f and %.2f %%, difference %s", a.Top1.Percent, b.Top1.Percent, d)}
-	if !s.Holds {
-		s.Remark = decided(-d.Points, d.StandardErr)
-	}
-	return s
+// damage is how the damage of rows is compared: a figure to print, and image
+// by image which of two rows does better.
+type damage struct {
+	figure func(*Row) string
+	better func(a, b *Row, i int) int // of image i: 1 if a does better, -1 if b does
+	unit   string
 }
 
-// ordered says that each row is no worse than the next, in top-1.
-func ordered(net, text string, rows ...*Row) Statement {
-	s := Statement{Network: net, Text: text, Holds: true}
-	var top, remarks []string
+var (
+	top1 = damage{
+		func(r *Row) string { return fmt.Sprintf("%.2f", r.Top1.Percent) },
+		func(a, b *Row, i int) int { return truth(a.right[i]) - truth(b.right[i]) }, "% right"}
+	flips = damage{
+		func(r *Row) string { return fmt.Sprintf("%.2f", r.Flipped.Percent) },
+		func(a, b *Row, i int) int { return truth(b.flipped[i]) - truth(a.flipped[i]) }, "% changed"}
+	logits = damage{
+		func(r *Row) string { return r.LogitSNR.String() },
+		func(a, b *Row, i int) int {
+			switch {
+			case a.noise[i] < b.noise[i]:
+				return 1
+			case a.noise[i] > b.noise[i]:
+				return -1
+			}
+			return 0
+		}, "dB"}
+)
+
+func truth(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// ordered says that each row is no worse than the next.
+func ordered(net, text string, m damage, rows ...*Row) Statement {
+	s := Statement{Network: net, Text: text, Verdict: Holds}
+	var figures, remarks []string
 	for i, r := range rows {
-		top = append(top, fmt.Sprintf("%+.2f", r.Change.Points))
+		figures = append(figures, m.figure(r))
 		if i == 0 {
 			continue
 		}
-		if d := change(r.right, rows[i-1].right); d.Points < 0 {
-			s.Holds = false
-			remarks = append(remarks, fmt.Sprintf("%s against %s: %s points, %s", rows[i-1].Scheme, r.Scheme, d, decided(-d.Points, d.StandardErr)))
+		a, better, worse := rows[i-1], 0, 0
+		for k := range r.right {
+			switch m.better(a, r, k) {
+			case 1:
+				better++
+			case -1:
+				worse++
+			}
 		}
+		p := compare.SignTest(better, worse)
+		switch {
+		case worse > better && p < significant:
+			s.Verdict = Fails
+		case worse > better:
+			s.Verdict = s.Verdict.and(Undecided)
+		}
+		remarks = append(remarks, fmt.Sprintf("%s better than %s on %d images, worse on %d, p %s", a.Scheme, r.Scheme, better, worse, probability(p)))
 	}
-	s.Figures = strings.Join(top, ", ") + " points"
+	s.Figures = strings.Join(figures, ", ") + " " + m.unit
 	s.Remark = strings.Join(remarks, "; ")
 	return s
 }
 
-// flipped says that no row changes more answers than the next: a finer measure
-// of damage than top-1, where answers that become right make up for others.
-func flipped(net, text string, rows ...*Row) Statement {
-	s := Statement{Network: net, Text: text, Holds: true}
-	var figures, remarks []string
-	for i, r := range rows {
-		figures = append(figures, fmt.Sprintf("%.2f %% at %s dB", r.Flipped.Percent, r.LogitSNR))
-		if i > 0 && rows[i-1].Flipped.Percent > r.Flipped.Percent {
-			s.Holds = false
-			remarks = append(remarks, fmt.Sprintf("%s changes more than %s: %s", rows[i-1].Scheme, r.Scheme,
-				decided(rows[i-1].Flipped.Percent-r.Flipped.Percent, math.Hypot(r.Flipped.StandardErr, rows[i-1].Flipped.StandardErr))))
-		}
+// probability formats a probability with two digits.
+func probability(p float64) string {
+	if p < 1e-4 {
+		return "< 0.0001"
 	}
-	s.Figures, s.Remark = strings.Join(figures, ", "), strings.Join(remarks, "; ")
-	return s
-}
-
-// decided words whether a shortfall stands out of its standard error.
-func decided(by, se float64) string {
-	switch {
-	case se == 0 || by > 2*se:
-		return fmt.Sprintf("beyond two standard errors (%.2f)", se)
-	default:
-		return fmt.Sprintf("within two standard errors (%.2f): these images cannot tell", se)
-	}
+	return fmt.Sprintf("%.2g", p)
 }

@@ -142,18 +142,18 @@ func (a *app) printAccuracy(r *accuracy.Report) {
 		fmt.Fprintln(w)
 	}
 	fmt.Fprint(w, "ratio: size of the fp16 package over this one's; weights ratio: of the constants alone.\n± is one standard error; that of a change is of the paired difference on the same images.\nflipped: images whose answer is not fp32's, right or wrong.\nLatency is predicted, compute units cpu_and_ne (fp32: cpu_only), and may choose the CPU for\nnetworks this small; all else is measured on the units listed under ran on.\n\n")
-	holds := 0
+	count := map[accuracy.Verdict]int{}
 	for _, s := range r.Statements {
-		verdict := "holds"
-		if !s.Holds {
-			verdict = "DOES NOT HOLD"
-		} else {
-			holds++
+		count[s.Verdict]++
+		verdict := strings.ToUpper(string(s.Verdict))
+		if s.Verdict == accuracy.Holds {
+			verdict = "holds"
 		}
 		fmt.Fprintf(w, "%s: %s: %s (%s)\n", s.Network, s.Text, verdict, s.Figures)
 		if s.Remark != "" {
 			fmt.Fprintf(w, "    %s\n", s.Remark)
 		}
 	}
-	fmt.Fprintf(w, "%d of %d statements hold\n", holds, len(r.Statements))
+	fmt.Fprintf(w, "%d statements: %d hold, %d are undecided (the other way round by no more than chance, p >= 0.05), %d fail\n",
+		len(r.Statements), count[accuracy.Holds], count[accuracy.Undecided], count[accuracy.Fails])
 }

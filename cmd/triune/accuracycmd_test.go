@@ -45,12 +45,12 @@ func TestBenchAccuracyJSON(t *testing.T) {
 				Samples int
 			}
 		}
-		Statements []struct{ Holds bool }
+		Statements []struct{ Verdict string }
 	}
 	if err := json.Unmarshal([]byte(out), &r); err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Rows) != 2 || r.Rows[1].Scheme != "w8" || r.Rows[1].Top1.Samples != 50 || r.Rows[1].Top1.Percent < 80 || len(r.Statements) != 1 {
+	if len(r.Rows) != 2 || r.Rows[1].Scheme != "w8" || r.Rows[1].Top1.Samples != 50 || r.Rows[1].Top1.Percent < 80 || len(r.Statements) != 1 || r.Statements[0].Verdict != "holds" {
 		t.Errorf("document %s", out)
 	}
 }
