@@ -78,6 +78,24 @@ func vecSigmoidAVX2(t *vecArgs)
 func vecSiluAVX2(t *vecArgs)
 
 //go:noescape
+func vecGeluTanhAVX2(t *vecArgs)
+
+//go:noescape
+func vecTanhAVX2(t *vecArgs)
+
+//go:noescape
+func vecEluAVX2(t *vecArgs)
+
+//go:noescape
+func vecGeluAVX2(t *vecArgs)
+
+//go:noescape
+func vecSum64AVX2(t *vecArgs)
+
+//go:noescape
+func vecVar64AVX2(t *vecArgs)
+
+//go:noescape
 func vecRoundF16AVX2(t *vecArgs)
 
 //go:noescape
@@ -148,6 +166,18 @@ func vecAVX2(op vecOp, t *vecArgs) bool {
 		vecSigmoidAVX2(t)
 	case vopSilu:
 		vecSiluAVX2(t)
+	case vopGeluTanh:
+		vecGeluTanhAVX2(t)
+	case vopTanh:
+		vecTanhAVX2(t)
+	case vopElu:
+		vecEluAVX2(t)
+	case vopGelu:
+		vecGeluAVX2(t)
+	case vopSum64:
+		vecSum64AVX2(t)
+	case vopVar64:
+		vecVar64AVX2(t)
 	case vopRoundF16:
 		vecRoundF16AVX2(t)
 	case vopRoundF16Sat:

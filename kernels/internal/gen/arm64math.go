@@ -139,10 +139,9 @@ func (a *arm) mathOps() []string {
 	add("GeluTanh", 0, a.expSetup, func() {
 		a.keep()
 		a.holdBelow(-128)
-		c := 2 * math.Sqrt(2/math.Pi)
-		a.konst(c*0.044715, mP)
+		a.konst(geluTanhConsts[1], mP)
 		q4(func(q int) { a.fmul(mX+q, mX+q, mT+q) })
-		a.made([]float64{c})(0, mN)
+		a.made(geluTanhConsts[:1])(0, mN)
 		q4(func(q int) { a.fmla(mP, mT+q, mN+q) })
 		q4(func(q int) { a.fmul(mN+q, mX+q, mX+q) })
 		a.sigmoid()
@@ -163,7 +162,7 @@ func (a *arm) mathOps() []string {
 			a.bit(mT+1, mH+q, mX+q)
 		})
 		q4(func(q int) { a.fmul(mH+q, mH+q, mN+q) })
-		p := a.horner(mN, mP, mT, a.made([]float64{-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1}), 5)
+		p := a.horner(mN, mP, mT, a.made(tanhPoly), len(tanhPoly))
 		t := mP + mT - p
 		q4(func(q int) { a.fmul(mN+q, p+q, p+q) })
 		a.konst(0.625, mN)
@@ -194,10 +193,7 @@ func (a *arm) mathOps() []string {
 			a.bif(mT+q, mH+q, mX+q)
 		})
 	})
-	// x/2 * erfc(-x/sqrt 2), with erfc(z) = t exp(-z^2 + P(t)), t = 1/(1 + z/2),
-	// fractional error 1.2e-7 for z >= 0 (Numerical Recipes, erfcc), and
-	// erfc(-z) = 2 - erfc(z).
-	coef := []float64{0.17087277, -0.82215223, 1.48851587, -1.13520398, 0.27886807, -0.18628806, 0.09678418, 0.37409196, 1.00002368, -1.26551223}
+	// x/2 * erfc(-x/sqrt 2), with erfc(-z) = 2 - erfc(z).
 	add("Gelu", 0, a.expSetup, func() {
 		a.keep()
 		reciprocal := func(dst int) { // t of h
@@ -210,7 +206,7 @@ func (a *arm) mathOps() []string {
 			}
 		}
 		reciprocal(mN)
-		p := a.horner(mN, mP, mT, a.made(coef), len(coef))
+		p := a.horner(mN, mP, mT, a.made(erfcPoly), len(erfcPoly))
 		a.konst(math.Sqrt2/2, mN)
 		q4(func(q int) {
 			a.fmul(mN, mH+q, mX+q)

@@ -245,15 +245,18 @@ func genVecAVX512(a *asm) {
 	a.extra = append(a.extra, v.dispatch())
 }
 
-// genVecAVX2 writes the flat kernels for 256-bit registers; functions that need
-// more than 16 of them are left to plain Go.
+// genVecAVX2 writes the flat kernels for 256-bit registers, of which there are
+// 16: what does not fit is read from memory where it is used.
 func genVecAVX2(a *asm) {
 	v := &vec{asm: a, isa: "AVX2", konst: map[uint32]Mem{}}
-	for _, c := range append(expTail, math.Copysign(0, -1)) {
-		v.constant(c) // data must precede the functions
+	for _, cs := range [][]float64{expTail, {math.Copysign(0, -1)}, geluTanhConsts, tanhPoly, {2, 0.625, 0.5, math.Sqrt2 / 2, -64, 64, -128}, erfcPoly} {
+		for _, c := range cs {
+			v.constant(c) // data must precede the functions
+		}
 	}
 	v.simple()
 	v.exponential()
+	v.transcendental256()
 	v.convert256()
 	a.extra = append(a.extra, v.dispatch())
 }
@@ -511,15 +514,25 @@ func (v *vec) sigmoid() {
 	}
 }
 
-// transcendental writes the functions that want 32 registers.
+// geluTanhConsts are the factors of x and x^3 in the sigmoid's argument.
+var geluTanhConsts = []float64{2 * math.Sqrt(2/math.Pi), 2 * math.Sqrt(2/math.Pi) * 0.044715}
+
+// tanhPoly is the odd polynomial of Cephes tanhf below 0.625, highest first.
+var tanhPoly = []float64{-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1}
+
+// erfcPoly is P of erfc(z) = t exp(-z^2 + P(t)), t = 1/(1 + z/2), fractional
+// error 1.2e-7 for z >= 0 (Numerical Recipes, erfcc).
+var erfcPoly = []float64{0.17087277, -0.82215223, 1.48851587, -1.13520398, 0.27886807, -0.18628806, 0.09678418, 0.37409196, 1.00002368, -1.26551223}
+
+// transcendental writes the functions for 32 registers.
 func (v *vec) transcendental() {
 	r := v.regs()
 	x, n, p, t := r[0], r[1], r[2], r[3]
 	neg := func() { v.expSetup(); v.bits(0x80000000, 20) }
 	v.loop("GeluTanh", func() {
 		v.sigmoidSetup()
-		v.f(2*math.Sqrt(2/math.Pi), 21)
-		v.f(2*math.Sqrt(2/math.Pi)*0.044715, 22)
+		v.f(geluTanhConsts[0], 21)
+		v.f(geluTanhConsts[1], 22)
 		v.f(-128, 23)
 	}, func() {
 		v.VMAXPS(x, r[23], r[5])
@@ -534,11 +547,9 @@ func (v *vec) transcendental() {
 	v.loop("Tanh", func() {
 		neg()
 		v.f(0.625, 21)
-		v.f(-5.70498872745e-3, 22)
-		v.f(2.06390887954e-2, 23)
-		v.f(-5.37397155531e-2, 24)
-		v.f(1.33314422036e-1, 25)
-		v.f(-3.33332819422e-1, 26)
+		for i, c := range tanhPoly {
+			v.f(c, 22+i)
+		}
 		v.f(2, 27)
 	}, func() {
 		v.VMOVAPS(x, r[5])
@@ -574,13 +585,10 @@ func (v *vec) transcendental() {
 		v.VCMPPS(Imm(0x15), r[21], r[4], reg.K1) // not less than 0
 		v.VMOVAPS(r[4], reg.K1, x)
 	})
-	// x/2 * erfc(-x/sqrt 2), with erfc(z) = t exp(-z^2 + P(t)), t = 1/(1 + z/2),
-	// fractional error 1.2e-7 for z >= 0 (Numerical Recipes, erfcc), and
-	// erfc(-z) = 2 - erfc(z).
-	coef := []float64{0.17087277, -0.82215223, 1.48851587, -1.13520398, 0.27886807, -0.18628806, 0.09678418, 0.37409196, 1.00002368, -1.26551223}
+	// x/2 * erfc(-x/sqrt 2), with erfc(-z) = 2 - erfc(z).
 	v.loop("Gelu", func() {
 		neg()
-		for i, c := range coef {
+		for i, c := range erfcPoly {
 			v.f(c, 21+i)
 		}
 		v.f(0.5, 7)
@@ -593,7 +601,7 @@ func (v *vec) transcendental() {
 		v.VFMADD213PS(r[19], x, r[5])
 		v.VDIVPS(r[5], r[19], r[5]) // t
 		v.VMOVAPS(r[21], r[6])
-		for i := 1; i < len(coef); i++ {
+		for i := 1; i < len(erfcPoly); i++ {
 			v.VFMADD213PS(r[21+i], r[5], r[6])
 		}
 		v.VFNMADD231PS(x, x, r[6])
@@ -614,6 +622,125 @@ func (v *vec) transcendental() {
 		v.VMOVAPS(t, reg.K1, p)
 		v.VMOVAPS(p, x)
 	})
+}
+
+// transcendental256 writes the same functions for 16 registers: 0 to 3 for exp,
+// 8 to 15 for its constants, 7 the sign bit. Operands of a maximum or minimum
+// are ordered so that a NaN stays.
+func (v *vec) transcendental256() {
+	r := v.regs()
+	x, n, p, t := r[0], r[1], r[2], r[3]
+	one := v.k[3]
+	k := v.constant
+	v.loop("GeluTanh", v.sigmoidSetup, func() {
+		v.VMOVUPS(k(-128), r[6])
+		v.VMAXPS(x, r[6], r[5])
+		v.VMULPS(x, x, r[4])
+		v.VMOVUPS(k(geluTanhConsts[1]), r[6])
+		v.VFMADD213PS(k(geluTanhConsts[0]), r[6], r[4])
+		v.VMULPS(x, r[4], r[4])
+		v.sigmoid()
+		v.VMULPS(r[4], r[5], x)
+	})
+	v.loop("Tanh", v.sigmoidSetup, func() {
+		v.VMOVAPS(x, r[5])
+		v.VANDNPS(x, r[7], x) // magnitude
+		v.VADDPS(x, x, x)
+		v.exp(x, n, p, t)
+		v.VADDPS(one, x, x)
+		v.VMOVUPS(k(2), r[4])
+		v.VDIVPS(x, r[4], x)
+		v.VMOVUPS(one, r[4])
+		v.VSUBPS(x, r[4], x)
+		v.VANDPS(r[5], r[7], r[6]) // sign
+		v.VORPS(r[6], x, x)
+		v.VMULPS(r[5], r[5], t)
+		v.VMOVUPS(k(tanhPoly[0]), p)
+		for _, c := range tanhPoly[1:] {
+			v.VFMADD213PS(k(c), t, p)
+		}
+		v.VMULPS(t, p, p)
+		v.VFMADD213PS(r[5], r[5], p)
+		v.VANDNPS(r[5], r[7], r[6])
+		v.VMOVUPS(k(0.625), r[4])
+		v.VCMPPS(Imm(0x1e), r[6], r[4], r[6]) // 0.625 > magnitude
+		v.VBLENDVPS(r[6], p, x, x)
+	})
+	// From -87 down the result is -A, so that 2^n is one factor.
+	v.loop("Elu", func() { v.expSetup(); v.f(-87, 8); v.param(0, 7) }, func() {
+		v.VMOVAPS(x, r[4])
+		v.expParts(x, n, p, t)
+		v.VCVTPS2DQ(n, n)
+		v.VPSLLD(Imm(23), n, n)
+		v.VPADDD(one, n, n)
+		v.VSUBPS(one, n, t)
+		v.VFMADD213PS(t, n, p)
+		v.VMULPS(r[7], p, x)
+		v.VXORPS(t, t, t)
+		v.VCMPPS(Imm(0x15), t, r[4], t) // not less than 0
+		v.VBLENDVPS(t, r[4], x, x)
+	})
+	v.loop("Gelu", v.sigmoidSetup, func() {
+		v.VMOVAPS(x, r[4])
+		v.VANDNPS(x, r[7], x)
+		v.VMULPS(k(math.Sqrt2/2), x, x) // z
+		v.VMOVUPS(k(0.5), r[5])
+		v.VFMADD213PS(one, x, r[5])
+		v.VMOVUPS(one, r[6])
+		v.VDIVPS(r[5], r[6], r[5]) // t
+		v.VMOVUPS(k(erfcPoly[0]), r[6])
+		for _, c := range erfcPoly[1:] {
+			v.VFMADD213PS(k(c), r[5], r[6])
+		}
+		v.VFNMADD231PS(x, x, r[6])
+		v.VMOVAPS(r[6], x)
+		v.exp(x, n, p, t)
+		v.VMULPS(r[5], x, x) // erfc(|x|/sqrt 2)
+		v.VMULPS(k(0.5), r[4], p)
+		v.VMOVUPS(k(-64), n)
+		v.VMAXPS(p, n, p)
+		v.VMOVUPS(k(64), n)
+		v.VMINPS(p, n, p)
+		v.VMULPS(p, x, p)
+		v.VSUBPS(p, r[4], t)
+		v.VXORPS(n, n, n)
+		v.VCMPPS(Imm(0x15), n, r[4], n)
+		v.VBLENDVPS(n, t, p, x)
+	})
+	// Float64 sums of x and of (x - p0)^2: 8 lanes at dst, p0 a float64.
+	for _, sq := range []bool{false, true} {
+		name := "Sum64"
+		if sq {
+			name = "Var64"
+		}
+		v.start(name)
+		v.SHRQ(Imm(1), reg.RCX)
+		for i := 4; i < 8; i++ {
+			v.VXORPD(r[i], r[i], r[i])
+		}
+		if sq {
+			v.VBROADCASTSD(mem(rT, vP), r[8])
+		}
+		v.Label("loop")
+		for i := 0; i < 4; i++ {
+			v.VCVTPS2PD(mem(reg.RSI, 16*i), r[i])
+			if sq {
+				v.VSUBPD(r[8], r[i], r[i])
+				v.VFMADD231PD(r[i], r[i], r[4+i])
+			} else {
+				v.VADDPD(r[i], r[4+i], r[4+i])
+			}
+		}
+		v.ADDQ(imm(64), reg.RSI)
+		v.DECQ(reg.RCX)
+		v.JNZ(LabelRef("loop"))
+		for i := 0; i < 2; i++ {
+			v.VADDPD(r[6+i], r[4+i], r[4+i])
+			v.VMOVUPD(r[4+i], mem(reg.RDI, 32*i))
+		}
+		v.VZEROUPPER()
+		v.RET()
+	}
 }
 
 // convert512 writes the type conversions.
