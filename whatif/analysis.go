@@ -31,6 +31,11 @@ func (a *Analysis) check() error {
 	if n != 1 {
 		return fmt.Errorf("whatif: study: an analysis has %d kinds (want one of pivot, pareto, budget, sensitivity, break_even, fleet, mixed)", n)
 	}
+	if a.Mixed != nil {
+		if _, _, err := a.Mixed.counts(); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -1,11 +1,15 @@
 package whatif
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/goccy/go-yaml"
 
@@ -18,13 +22,21 @@ import (
 
 // Measure runs a network under a scheme, on the device and units of a
 // configuration, and returns the signal-to-noise ratio of its outputs against
-// the network in fp32, in dB; +Inf when nothing differs.
+// the network in fp32, in dB; +Inf when nothing differs. It is called from
+// several goroutines at once.
 type Measure func(ctx context.Context, f *compile.Folded, s quant.Scheme, c Config) (snrDB float64, err error)
+
+// MixedSchemes are the choices of a search that names none: what is shipped
+// as it is, and smaller forms for the parts that hardly notice.
+func MixedSchemes() []string {
+	return []string{"fp16", "w8", "w8-tensor", "w8a8", "p6", "w4b32", "w4", "p4", "p2"}
+}
 
 // MixedOptions say what to search for.
 type MixedOptions struct {
 	// Schemes are the choices for each part of the network, by name; the
 	// first one is where the search begins, and should do the least harm.
+	// None: MixedSchemes.
 	Schemes []string
 	// Minimise is package_bytes or a time or energy of the prediction
 	// (latency_ms, energy_mj); "" is package_bytes.
@@ -36,8 +48,12 @@ type MixedOptions struct {
 	// most 64.
 	Groups int
 	// Points is how many mixtures are measured along the front; 0 is 24.
-	Points   int
-	Progress func(done, total int) // measurements; may be nil
+	Points int
+	// HeldOut measures on other inputs than the search's, what the search has
+	// found; nil leaves that out.
+	HeldOut  Measure
+	Workers  int                   // measurements at once; 0: one per processor
+	Progress func(done, total int) // measurements, total a guess; may be nil
 }
 
 // Mixture is an assignment of schemes to the groups, and what was measured and
@@ -46,9 +62,21 @@ type Mixture struct {
 	Name    string // of a uniform scheme; "" for mixtures
 	Choice  []int  // index into the schemes, by group
 	SNR     float64
+	HeldOut float64 // SNR on the inputs held out; NaN if not measured
 	Cost    float64 // what is minimised
 	Scheme  quant.Scheme
 	OnFront bool
+}
+
+// beats tells whether a mixture is at least as good as another one in cost and
+// SNR and better in one of them, on the inputs of the search and, where both
+// were measured on those, on the inputs held out.
+func (m *Mixture) beats(u *Mixture) bool {
+	better := m.SNR >= u.SNR && m.Cost <= u.Cost && (m.SNR > u.SNR || m.Cost < u.Cost)
+	if math.IsNaN(m.HeldOut + u.HeldOut) {
+		return better
+	}
+	return better && m.HeldOut >= u.HeldOut && (m.HeldOut > u.HeldOut || m.Cost < u.Cost)
 }
 
 // MixedResult is the outcome of [Mixed].
@@ -58,6 +86,11 @@ type MixedResult struct {
 	Groups   [][]string // weights of each group
 	Uniform  []Mixture  // one for each scheme
 	Mixtures []Mixture  // by rising cost
+	// Cheapest holds, for each scheme, whether no change of one group from the
+	// uniform scheme is cheaper or as cheap. For a cost that is a sum over the
+	// groups, such as package_bytes, nothing in the space is then cheaper, so
+	// that nothing can beat the scheme.
+	Cheapest []bool
 	// Best is the cheapest of all at or above the floor; nil if there is none.
 	Best *Mixture
 	// Measured counts the runs of the network.
@@ -66,6 +99,7 @@ type MixedResult struct {
 	folded *compile.Folded
 	stages []quant.Scheme
 	acts   [][]string // nodes of each group
+	same   [][]int    // of each group and scheme, the first scheme that does the same
 }
 
 // mixer holds what a search shares.
@@ -73,36 +107,59 @@ type mixer struct {
 	*MixedResult
 	ctx     context.Context
 	cfg     Config
-	desk    *Desk
 	measure Measure
-	cost    func(quant.Scheme) (float64, error)
+	price   func() func(quant.Scheme) (float64, error) // one for each goroutine
 	opts    MixedOptions
 	total   int
+	alone   [][]move // of each group, each scheme alone beside the first one
+
+	mu      sync.Mutex
 	memo    map[string]*Mixture
+	pricers []func(quant.Scheme) (float64, error)
 }
 
+// move is what a scheme does to one group: the noise it adds and the cost it
+// saves, against the first scheme.
+type move struct{ noise, saves float64 }
+
 // Mixed looks for a scheme by parts of the network that costs less than any
-// uniform one at the same quality. It measures the noise that each group adds
-// under each scheme alone, and what each choice saves; walks from the first
-// scheme along the best ratio of saving to noise (noise powers of small
-// independent errors add); and then measures mixtures along that walk, so that
-// what it reports of them is measured, not predicted.
+// uniform one at the same quality.
+//
+// It measures the uniform schemes, and the noise that each group adds under each
+// scheme alone, and prices what each choice saves. From the first scheme it walks
+// along the best ratio of saving to noise (noise powers of small independent
+// errors add), and measures mixtures along that walk: at the floor, at the SNR
+// and at the cost of each uniform scheme. A uniform scheme that none of them
+// beats is searched around: the changes of one group from it are measured too,
+// and swaps of them that cost no more. All figures reported are measured, none
+// is predicted from others.
 func Mixed(ctx context.Context, p *Pricer, c Config, measure Measure, o MixedOptions) (*MixedResult, error) {
+	if len(o.Schemes) == 0 {
+		o.Schemes = MixedSchemes()
+	}
 	switch {
 	case measure == nil:
 		return nil, fmt.Errorf("whatif: mixed: no way to measure (Runner.Measure)")
 	case len(o.Schemes) < 2 || len(o.Schemes) > 16:
 		return nil, fmt.Errorf("whatif: mixed: %d schemes (want 2 to 16)", len(o.Schemes))
-	case o.Groups < 0 || o.Groups > 1024 || o.Points < 0 || o.Points > 1024:
-		return nil, fmt.Errorf("whatif: mixed: %d groups, %d points (want at most 1024)", o.Groups, o.Points)
+	case o.Groups < 0 || o.Groups > 1024 || o.Points < 0 || o.Points > 1024 || o.Workers < 0:
+		return nil, fmt.Errorf("whatif: mixed: %d groups, %d points, %d workers (want 0 to 1024)", o.Groups, o.Points, o.Workers)
 	case math.IsNaN(o.FloorDB):
 		return nil, fmt.Errorf("whatif: mixed: the floor is not a number")
+	}
+	for i, n := range o.Schemes {
+		if slices.Contains(o.Schemes[:i], n) {
+			return nil, fmt.Errorf("whatif: mixed: scheme %s is named twice", n)
+		}
 	}
 	if o.Minimise == "" {
 		o.Minimise = "package_bytes"
 	}
 	if o.Points == 0 {
 		o.Points = 24
+	}
+	if o.Workers == 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
 	}
 	get, err := Metric(o.Minimise)
 	if err != nil {
@@ -125,19 +182,22 @@ func Mixed(ctx context.Context, p *Pricer, c Config, measure Measure, o MixedOpt
 	if err != nil {
 		return nil, err
 	}
-	x := &mixer{MixedResult: &MixedResult{Schemes: o.Schemes, Minimise: o.Minimise, folded: f}, ctx: ctx, cfg: c, desk: p.Desk(),
+	x := &mixer{MixedResult: &MixedResult{Schemes: o.Schemes, Minimise: o.Minimise, folded: f}, ctx: ctx, cfg: c,
 		measure: measure, opts: o, memo: map[string]*Mixture{}}
 	so := scheduler.Options{Mask: c.Units, Policy: c.Policy}
-	x.cost = func(s quant.Scheme) (float64, error) {
-		comp, err := f.Apply(s, compile.Options{})
-		if err != nil {
-			return 0, err
+	x.price = func() func(quant.Scheme) (float64, error) {
+		desk := p.Desk()
+		return func(s quant.Scheme) (float64, error) {
+			comp, err := f.Apply(s, compile.Options{})
+			if err != nil {
+				return 0, err
+			}
+			if err := desk.solver.SolveInto(comp.Net, mach, &so, &desk.plan); err != nil {
+				return 0, err
+			}
+			pl := Placed{Config: c, Compiled: comp, Device: dev, Machine: mach, Options: so, Plan: &desk.plan}
+			return get(pl.Prediction()), nil
 		}
-		if err := x.desk.solver.SolveInto(comp.Net, mach, &so, &x.desk.plan); err != nil {
-			return 0, err
-		}
-		pl := Placed{Config: c, Compiled: comp, Device: dev, Machine: mach, Options: so, Plan: &x.desk.plan}
-		return get(pl.Prediction()), nil
 	}
 	for _, n := range o.Schemes {
 		s, err := p.Scheme(n)
@@ -161,18 +221,18 @@ func Mixed(ctx context.Context, p *Pricer, c Config, measure Measure, o MixedOpt
 // equally many compressible weights each.
 func (x *mixer) cut() error {
 	compressible := map[string]bool{}
-	acts := false
-	for _, s := range x.stages {
+	how := make([]map[string]string, len(x.stages)) // by scheme and weight
+	for k, s := range x.stages {
 		comp, err := x.folded.Apply(s, compile.Options{})
 		if err != nil {
 			return err
 		}
+		how[k] = map[string]string{}
 		for _, w := range comp.Report.Weights {
 			if w.Scheme != "" {
-				compressible[w.Name] = true
+				compressible[w.Name], how[k][w.Name] = true, w.Scheme
 			}
 		}
-		acts = acts || s.Activations != nil
 	}
 	if len(compressible) == 0 {
 		return fmt.Errorf("whatif: mixed: no scheme compresses a weight of %s", x.cfg.Model)
@@ -215,6 +275,19 @@ func (x *mixer) cut() error {
 			x.acts[g] = append(x.acts[g], n.name)
 		}
 		done += len(n.weights)
+	}
+	// Schemes that do the same to a group (weights too small for both of them)
+	// are one choice.
+	x.same = make([][]int, groups)
+	for g, ws := range x.Groups {
+		x.same[g] = make([]int, len(x.stages))
+		for k := range x.stages {
+			j := 0
+			for j < k && (x.stages[j].Activations != x.stages[k].Activations || slices.ContainsFunc(ws, func(w string) bool { return how[j][w] != how[k][w] })) {
+				j++
+			}
+			x.same[g][k] = j
+		}
 	}
 	return nil
 }
@@ -259,30 +332,97 @@ func (x *mixer) scheme(choice []int) quant.Scheme {
 	return out
 }
 
-// evaluate measures and prices a choice, once.
-func (x *mixer) evaluate(choice []int) (*Mixture, error) {
-	key := fmt.Sprint(choice)
-	if m := x.memo[key]; m != nil {
-		return m, nil
+// plain writes a choice with the first of the schemes that do the same to a group.
+func (x *mixer) plain(choice []int) []int {
+	out := slices.Clone(choice)
+	for g, s := range out {
+		out[g] = x.same[g][s]
 	}
-	if err := x.ctx.Err(); err != nil {
+	return out
+}
+
+// evaluate measures and prices choices, each once, several at a time. The
+// results stand in the order of the choices.
+func (x *mixer) evaluate(choices ...[]int) ([]*Mixture, error) {
+	choices = slices.Clone(choices)
+	for i := range choices {
+		choices[i] = x.plain(choices[i])
+	}
+	out := make([]*Mixture, len(choices))
+	todo := map[string][]int{} // by key, indices into choices
+	var order []string
+	for i, c := range choices {
+		key := fmt.Sprint(c)
+		if out[i] = x.memo[key]; out[i] == nil {
+			if todo[key] == nil {
+				order = append(order, key)
+			}
+			todo[key] = append(todo[key], i)
+		}
+	}
+	made, err := x.each(len(order), func(k int, price func(quant.Scheme) (float64, error)) (*Mixture, error) {
+		choice := choices[todo[order[k]][0]]
+		m := &Mixture{Choice: slices.Clone(choice), Scheme: x.scheme(choice), HeldOut: math.NaN()}
+		var err error
+		if m.Cost, err = price(m.Scheme); err != nil {
+			return nil, err
+		}
+		m.SNR, err = x.measure(x.ctx, x.folded, m.Scheme, x.cfg)
+		x.count()
+		return m, err
+	})
+	if err != nil {
 		return nil, err
 	}
-	s := x.scheme(choice)
-	m := &Mixture{Choice: slices.Clone(choice), Scheme: s}
-	var err error
-	if m.Cost, err = x.cost(s); err != nil {
-		return nil, err
+	for k, key := range order {
+		x.memo[key] = made[k]
+		for _, i := range todo[key] {
+			out[i] = made[k]
+		}
 	}
-	if m.SNR, err = x.measure(x.ctx, x.folded, s, x.cfg); err != nil {
-		return nil, err
+	return out, nil
+}
+
+// each calls do for 0 to n-1 on the search's workers; the first error, in that
+// order, is returned.
+func (x *mixer) each(n int, do func(i int, price func(quant.Scheme) (float64, error)) (*Mixture, error)) ([]*Mixture, error) {
+	out, errs := make([]*Mixture, n), make([]error, n)
+	next := make(chan int)
+	var wg sync.WaitGroup
+	for w := range min(n, x.opts.Workers) {
+		if w == len(x.pricers) {
+			x.pricers = append(x.pricers, x.price())
+		}
+		price := x.pricers[w]
+		wg.Go(func() {
+			for i := range next {
+				if errs[i] = x.ctx.Err(); errs[i] == nil {
+					out[i], errs[i] = do(i, price)
+				}
+			}
+		})
 	}
+	for i := range n {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// count counts a measurement.
+func (x *mixer) count() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	x.Measured++
 	if x.opts.Progress != nil {
 		x.opts.Progress(min(x.Measured, x.total), x.total)
 	}
-	x.memo[key] = m
-	return m, nil
 }
 
 // noise turns an SNR in dB into the ratio of noise power to signal power.
@@ -295,126 +435,209 @@ func noise(snr float64) float64 {
 
 func (x *mixer) search() error {
 	n, k := len(x.Groups), len(x.stages)
-	x.total = k + n*(k-1) + x.opts.Points + 4*(k+1) // about
-	uniform := make([]int, n)
-	for s := range k {
-		for g := range uniform {
-			uniform[g] = s
+	x.total = 2*k + n*(k-1) + 2*x.opts.Points + 8*k // about
+	uniform := make([][]int, k)
+	for s := range uniform {
+		uniform[s] = slices.Repeat([]int{s}, n)
+	}
+	us, err := x.evaluate(uniform...)
+	if err != nil {
+		return err
+	}
+	for s, m := range us {
+		m.Name = x.Schemes[s]
+	}
+	if err := x.measureAlone(us[0]); err != nil {
+		return err
+	}
+	walk := x.walk()
+	if len(walk) > 0 {
+		// Points spread along the walk, then the last step at or above the
+		// floor and the SNR of each uniform scheme, and the first at or below
+		// its cost: those compete with it.
+		points := min(x.opts.Points, len(walk))
+		spread := make([][]int, points)
+		for i := range spread {
+			spread[i] = walk[(i+1)*len(walk)/points-1]
 		}
-		m, err := x.evaluate(uniform)
-		if err != nil {
+		if _, err := x.evaluate(spread...); err != nil {
 			return err
 		}
-		m.Name = x.Schemes[s]
-		x.Uniform = append(x.Uniform, *m)
-	}
-	// What each choice does alone, beside the first scheme.
-	ref := x.Uniform[0]
-	type move struct{ noise, saves float64 }
-	alone := make([][]move, n)
-	for g := range n {
-		alone[g] = make([]move, k)
-		for s := 1; s < k; s++ {
-			choice := make([]int, n)
-			choice[g] = s
-			m, err := x.evaluate(choice)
-			if err != nil {
-				return err
-			}
-			alone[g][s] = move{max(0, noise(m.SNR)-noise(ref.SNR)), ref.Cost - m.Cost}
-		}
-	}
-	// The walk: from the first scheme, the change of one group with the best
-	// ratio of further saving to further noise; and the same from the cheapest
-	// schemes backwards is its mirror. Every step is a candidate.
-	at := make([]int, n)
-	var walk [][]int
-	for {
-		bestG, bestS, bestRatio := -1, 0, 0.0
-		for g := range n {
-			cur := alone[g][at[g]]
-			for s := range k {
-				dSave, dNoise := alone[g][s].saves-cur.saves, alone[g][s].noise-cur.noise
-				if dSave <= 0 {
-					continue
-				}
-				r := dSave / max(dNoise, 1e-30)
-				if dNoise <= 0 {
-					r = math.Inf(1)
-				}
-				if bestG < 0 || r > bestRatio {
-					bestG, bestS, bestRatio = g, s, r
-				}
-			}
-		}
-		if bestG < 0 {
-			break
-		}
-		at[bestG] = bestS
-		walk = append(walk, slices.Clone(at))
-	}
-	// Measure points spread along the walk.
-	if len(walk) > 0 {
-		points := min(x.opts.Points, len(walk))
-		for i := range points {
-			if _, err := x.evaluate(walk[(i+1)*len(walk)/points-1]); err != nil {
-				return err
-			}
-		}
-		// Then find the last step that is at least as good as the floor, and as
-		// each uniform scheme: that is what competes with it.
 		floors := []float64{x.opts.FloorDB}
-		for i := range x.Uniform {
-			floors = append(floors, x.Uniform[i].SNR)
+		for _, u := range us {
+			floors = append(floors, u.SNR)
 		}
 		for _, floor := range floors {
 			if err := x.approach(walk, floor); err != nil {
 				return err
 			}
 		}
-	}
-	var all []*Mixture
-	for _, m := range x.memo {
-		all = append(all, m)
-	}
-	slices.SortFunc(all, func(a, b *Mixture) int {
-		switch {
-		case a.Cost != b.Cost:
-			if a.Cost < b.Cost {
-				return -1
+		for _, u := range us {
+			if err := x.atCost(walk, u.Cost); err != nil {
+				return err
 			}
-			return 1
-		case a.SNR != b.SNR:
-			if a.SNR > b.SNR {
-				return -1
-			}
-			return 1
 		}
-		return slices.Compare(a.Choice, b.Choice)
-	})
-	pts := make([][]float64, len(all))
-	for i, m := range all {
-		pts[i] = []float64{m.Cost, -m.SNR}
 	}
-	for _, i := range Front(pts) {
-		all[i].OnFront = true
+	if x.Cheapest, err = x.cheapest(uniform); err != nil {
+		return err
 	}
+	for s, u := range us {
+		if x.Cheapest[s] || x.beaten(u) {
+			continue
+		}
+		if err := x.refine(u, u.SNR); err != nil {
+			return err
+		}
+		if !x.beaten(u) {
+			if err := x.around(u); err != nil {
+				return err
+			}
+		}
+	}
+	if b := x.best(); b != nil && !math.IsInf(x.opts.FloorDB, -1) {
+		if err := x.refine(b, x.opts.FloorDB); err != nil {
+			return err
+		}
+	}
+	all := x.front()
+	if x.opts.HeldOut != nil {
+		if err := x.holdOut(all, us); err != nil {
+			return err
+		}
+	}
+	x.Best = x.best()
 	for _, m := range all {
-		if x.Best == nil && m.SNR >= x.opts.FloorDB {
-			x.Best = m
-		}
 		if m.Name == "" {
 			x.Mixtures = append(x.Mixtures, *m)
 		}
 	}
-	for i := range x.Uniform {
-		for _, m := range all {
-			if m.Name == x.Uniform[i].Name {
-				x.Uniform[i].OnFront = m.OnFront
-			}
+	for _, u := range us {
+		x.Uniform = append(x.Uniform, *u)
+	}
+	return nil
+}
+
+// measureAlone finds what each choice of each group does beside the first scheme.
+func (x *mixer) measureAlone(ref *Mixture) error {
+	n, k := len(x.Groups), len(x.stages)
+	var choices [][]int
+	for g := range n {
+		for s := 1; s < k; s++ {
+			choices = append(choices, with(ref.Choice, g, s))
+		}
+	}
+	ms, err := x.evaluate(choices...)
+	if err != nil {
+		return err
+	}
+	x.alone = make([][]move, n)
+	for g := range n {
+		x.alone[g] = make([]move, k)
+		for s := 1; s < k; s++ {
+			m := ms[g*(k-1)+s-1]
+			x.alone[g][s] = move{max(0, noise(m.SNR)-noise(ref.SNR)), ref.Cost - m.Cost}
 		}
 	}
 	return nil
+}
+
+// with returns a choice with one group changed.
+func with(choice []int, g, s int) []int {
+	c := slices.Clone(choice)
+	c[g] = s
+	return c
+}
+
+// walk lists the steps from the first scheme: each changes one group, by the
+// best ratio of further saving to further noise.
+func (x *mixer) walk() [][]int {
+	at := make([]int, len(x.Groups))
+	var walk [][]int
+	for {
+		g, s, ok := x.down(at, math.Inf(1))
+		if !ok {
+			return walk
+		}
+		at[g] = s
+		walk = append(walk, slices.Clone(at))
+	}
+}
+
+// down returns the change of one group that saves most for the noise it adds,
+// among those that add no more than slack.
+func (x *mixer) down(at []int, slack float64) (g, s int, ok bool) {
+	best := 0.0
+	for i, cur := range at {
+		for k, m := range x.alone[i] {
+			save, add := m.saves-x.alone[i][cur].saves, m.noise-x.alone[i][cur].noise
+			if save <= 0 || add > slack {
+				continue
+			}
+			r := save / max(add, 1e-30)
+			if add <= 0 {
+				r = math.Inf(1)
+			}
+			if !ok || r > best {
+				g, s, best, ok = i, k, r, true
+			}
+		}
+	}
+	return g, s, ok
+}
+
+// up returns the change of one group that takes away most noise for what it
+// costs, among those that cost no more than slack.
+func (x *mixer) up(at []int, slack float64) (g, s int, ok bool) {
+	best := 0.0
+	for i, cur := range at {
+		for k, m := range x.alone[i] {
+			cost, less := x.alone[i][cur].saves-m.saves, x.alone[i][cur].noise-m.noise
+			if !(less > 0) || cost > slack {
+				continue
+			}
+			if r := less / max(cost, 1e-30); !ok || r > best {
+				g, s, best, ok = i, k, r, true
+			}
+		}
+	}
+	return g, s, ok
+}
+
+// spendNoise changes groups from a choice until they would add more noise than
+// slack; spendCost until they would cost more. Both foresee sums of what each
+// group does alone.
+func (x *mixer) spendNoise(choice []int, slack float64) []int {
+	at := slices.Clone(choice)
+	for {
+		g, s, ok := x.down(at, slack)
+		if !ok {
+			return at
+		}
+		slack -= x.alone[g][s].noise - x.alone[g][at[g]].noise
+		at[g] = s
+	}
+}
+
+func (x *mixer) spendCost(choice []int, slack float64) []int {
+	at := slices.Clone(choice)
+	for {
+		g, s, ok := x.up(at, slack)
+		if !ok {
+			return at
+		}
+		slack -= x.alone[g][at[g]].saves - x.alone[g][s].saves
+		at[g] = s
+	}
+}
+
+// foreseen is the noise of a choice beside the first scheme's, if what each
+// group adds alone is summed.
+func (x *mixer) foreseen(choice []int) float64 {
+	sum := 0.0
+	for g, s := range choice {
+		sum += x.alone[g][s].noise
+	}
+	return sum
 }
 
 // approach bisects a walk for its last step at or above a floor: neighbours on
@@ -425,7 +648,7 @@ func (x *mixer) approach(walk [][]int, floor float64) error {
 	}
 	lo, hi := -1, len(walk) // the last step known to hold, the first above it known not to
 	for i := range walk {
-		if m := x.memo[fmt.Sprint(walk[i])]; m != nil {
+		if m := x.memo[fmt.Sprint(x.plain(walk[i]))]; m != nil {
 			if m.SNR >= floor {
 				lo, hi = i, len(walk)
 			} else if hi == len(walk) {
@@ -439,7 +662,7 @@ func (x *mixer) approach(walk [][]int, floor float64) error {
 		if err != nil {
 			return err
 		}
-		if m.SNR >= floor {
+		if m[0].SNR >= floor {
 			lo = mid
 		} else {
 			hi = mid
@@ -448,12 +671,255 @@ func (x *mixer) approach(walk [][]int, floor float64) error {
 	return nil
 }
 
+// atCost measures what the walk has to offer at a cost: its first step that
+// costs no more, with the rest spent on the groups that need it most.
+func (x *mixer) atCost(walk [][]int, cost float64) error {
+	first, err := x.evaluate(make([]int, len(x.Groups)))
+	if err != nil {
+		return err
+	}
+	for _, at := range walk {
+		c := first[0].Cost
+		for g, s := range at {
+			c -= x.alone[g][s].saves
+		}
+		if c <= cost {
+			_, err := x.evaluate(at, x.spendCost(at, cost-c))
+			return err
+		}
+	}
+	return nil
+}
+
+// cheapest tells of each uniform scheme whether every change of one group costs
+// more.
+func (x *mixer) cheapest(uniform [][]int) ([]bool, error) {
+	out := make([]bool, len(uniform))
+	_, err := x.each(len(uniform), func(i int, price func(quant.Scheme) (float64, error)) (*Mixture, error) {
+		cost := x.memo[fmt.Sprint(x.plain(uniform[i]))].Cost
+		// Most have a cheaper choice for some group even beside the first scheme.
+		for g := range x.Groups {
+			for _, m := range x.alone[g] {
+				if m.saves > x.alone[g][i].saves {
+					return nil, nil
+				}
+			}
+		}
+		for g := range x.Groups {
+			for s := range x.stages {
+				if x.same[g][s] == x.same[g][i] {
+					continue
+				}
+				c, err := price(x.scheme(with(uniform[i], g, s)))
+				if err != nil || c <= cost {
+					return nil, err
+				}
+			}
+		}
+		out[i] = true
+		return nil, nil
+	})
+	return out, err
+}
+
+// beaten tells whether a mixture beats another one on the search's inputs.
+func (x *mixer) beaten(u *Mixture) bool {
+	for _, m := range x.memo {
+		if m.Name == "" && m.beats(u) {
+			return true
+		}
+	}
+	return false
+}
+
+// refine looks for cheaper mixtures at or above a floor, from one of them: by
+// spending the noise that is left, and by swaps, where what one group gains
+// pays for others.
+func (x *mixer) refine(from *Mixture, floor float64) error {
+	const rounds, ups = 6, 4
+	first := x.memo[fmt.Sprint(make([]int, len(x.Groups)))]
+	for range rounds {
+		// What is foreseen is scaled to what was measured here.
+		scale := (noise(from.SNR) - noise(first.SNR)) / x.foreseen(from.Choice)
+		if !(scale > 0) || math.IsInf(scale, 0) {
+			scale = 1
+		}
+		slack := max(0, noise(floor)-noise(from.SNR)) / scale
+		tries := [][]int{x.spendNoise(from.Choice, slack), x.spendNoise(from.Choice, slack/2), x.spendNoise(from.Choice, slack/4)}
+		at := slices.Clone(from.Choice)
+		for range ups {
+			g, s, ok := x.up(at, math.Inf(1))
+			if !ok {
+				break
+			}
+			at[g] = s
+			gain := x.foreseen(from.Choice) - x.foreseen(at)
+			tries = append(tries, x.spendNoise(at, slack+gain), x.spendNoise(at, slack+gain/2))
+		}
+		ms, err := x.evaluate(tries...)
+		if err != nil {
+			return err
+		}
+		next := from
+		for _, m := range ms {
+			if m.SNR >= floor && m.Cost < next.Cost {
+				next = m
+			}
+		}
+		if next == from {
+			return nil
+		}
+		from = next
+	}
+	return nil
+}
+
+// around looks for a mixture that beats one where sums of what was measured
+// beside the first scheme foresee it badly: it measures changes of one group
+// from the mixture itself, and then swaps of them that cost no more.
+func (x *mixer) around(u *Mixture) error {
+	type change struct {
+		g, s        int
+		noise, cost float64 // added
+	}
+	var tries []change
+	for g, cur := range u.Choice {
+		// The nearest schemes on both sides, by cost.
+		lo, hi := -1, -1
+		for s, m := range x.alone[g] {
+			d := x.alone[g][cur].saves - m.saves
+			switch {
+			case s == cur:
+			case d <= 0 && (lo < 0 || m.saves < x.alone[g][lo].saves || m.saves == x.alone[g][lo].saves && m.noise < x.alone[g][lo].noise):
+				lo = s
+			case d > 0 && m.noise < x.alone[g][cur].noise && (hi < 0 || m.saves > x.alone[g][hi].saves):
+				hi = s
+			}
+		}
+		for _, s := range []int{lo, hi} {
+			if s >= 0 {
+				tries = append(tries, change{g: g, s: s})
+			}
+		}
+	}
+	choices := make([][]int, len(tries))
+	for i, c := range tries {
+		choices[i] = with(u.Choice, c.g, c.s)
+	}
+	ms, err := x.evaluate(choices...)
+	if err != nil {
+		return err
+	}
+	var ups, downs []change
+	for i, m := range ms {
+		c := tries[i]
+		c.noise, c.cost = noise(m.SNR)-noise(u.SNR), m.Cost-u.Cost
+		switch {
+		case c.cost <= 0:
+			downs = append(downs, c)
+		case c.noise < 0:
+			ups = append(ups, c)
+		}
+	}
+	slices.SortStableFunc(downs, func(a, b change) int { return cmp.Compare(a.noise*-b.cost, b.noise*-a.cost) })
+	slices.SortStableFunc(ups, func(a, b change) int { return cmp.Compare(a.noise*b.cost, b.noise*a.cost) })
+	var swaps [][]int
+	for n := 1; n <= len(downs); n = max(n+1, 3*n/2) {
+		at, slack := slices.Clone(u.Choice), 0.0
+		moved := map[int]bool{}
+		for _, c := range downs[:n] {
+			if !moved[c.g] {
+				at[c.g], moved[c.g], slack = c.s, true, slack-c.cost
+			}
+		}
+		for _, c := range ups {
+			if !moved[c.g] && c.cost <= slack {
+				at[c.g], moved[c.g], slack = c.s, true, slack-c.cost
+			}
+		}
+		swaps = append(swaps, at)
+	}
+	_, err = x.evaluate(swaps...)
+	return err
+}
+
+// best returns the cheapest of all that was measured at or above the floor.
+func (x *mixer) best() *Mixture {
+	for _, m := range x.sorted() {
+		if m.SNR >= x.opts.FloorDB {
+			return m
+		}
+	}
+	return nil
+}
+
+// sorted lists all that was measured by rising cost.
+func (x *mixer) sorted() []*Mixture {
+	return slices.SortedFunc(maps.Values(x.memo), func(a, b *Mixture) int {
+		return cmp.Or(cmp.Compare(a.Cost, b.Cost), cmp.Compare(b.SNR, a.SNR), slices.Compare(a.Choice, b.Choice))
+	})
+}
+
+// front marks what is on the front of all that was measured, and returns all.
+func (x *mixer) front() []*Mixture {
+	all := x.sorted()
+	pts := make([][]float64, len(all))
+	for i, m := range all {
+		pts[i] = []float64{m.Cost, -m.SNR}
+	}
+	for _, i := range Front(pts) {
+		all[i].OnFront = true
+	}
+	return all
+}
+
+// holdOut measures the front and the uniform schemes on the inputs held out,
+// and where a uniform scheme is beaten on the search's inputs only, whatever
+// else might beat it on both.
+func (x *mixer) holdOut(all, uniform []*Mixture) error {
+	measure := func(want func(*Mixture) bool) error {
+		var ms []*Mixture
+		for _, m := range all {
+			if math.IsNaN(m.HeldOut) && want(m) {
+				ms = append(ms, m)
+			}
+		}
+		_, err := x.each(len(ms), func(i int, _ func(quant.Scheme) (float64, error)) (*Mixture, error) {
+			var err error
+			ms[i].HeldOut, err = x.opts.HeldOut(x.ctx, x.folded, ms[i].Scheme, x.cfg)
+			x.count()
+			return nil, err
+		})
+		return err
+	}
+	if err := measure(func(m *Mixture) bool { return m.OnFront || m.Name != "" }); err != nil {
+		return err
+	}
+	for _, u := range uniform {
+		held := false
+		for _, m := range all {
+			held = held || m.Name == "" && !math.IsNaN(m.HeldOut) && m.beats(u)
+		}
+		if held {
+			continue
+		}
+		if err := measure(func(m *Mixture) bool { return m.Name == "" && m.beats(u) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Beats returns the cheapest mixture that is at least as good as a uniform
-// scheme in both figures and better in one; nil if there is none.
+// scheme in both figures and better in one, on the inputs held out too where
+// there are any; nil if there is none.
 func (r *MixedResult) Beats(u *Mixture) *Mixture {
 	for i := range r.Mixtures {
 		m := &r.Mixtures[i]
-		if m.SNR >= u.SNR && m.Cost <= u.Cost && (m.SNR > u.SNR || m.Cost < u.Cost) {
+		if math.IsNaN(m.HeldOut) != math.IsNaN(u.HeldOut) {
+			continue // not measured on all inputs
+		}
+		if m.beats(u) {
 			return m
 		}
 	}
@@ -588,11 +1054,34 @@ func configYAML(c quant.OpConfig) (kind string, out yaml.MapSlice, err error) {
 // is the first choice of the study's lists.
 type MixedSpec struct {
 	Config   Entry    `yaml:"config" json:"config"`
-	Schemes  []string `yaml:"schemes" json:"schemes"`
+	Schemes  []string `yaml:"schemes" json:"schemes,omitempty"`
 	Minimise string   `yaml:"minimise" json:"minimise,omitempty"`
 	FloorDB  *float64 `yaml:"floor_snr_db" json:"floor_snr_db,omitempty"`
 	Groups   int      `yaml:"groups" json:"groups,omitempty"`
 	Points   int      `yaml:"points" json:"points,omitempty"`
+	Samples  *int     `yaml:"samples" json:"samples,omitempty"`   // inputs of the search
+	HeldOut  *int     `yaml:"held_out" json:"held_out,omitempty"` // inputs for checking what it found; 0: none
+}
+
+// What a study measures on if it does not say.
+const (
+	defaultSamples = 2
+	defaultHeldOut = 4
+	maxSamples     = 4096
+)
+
+func (s *MixedSpec) counts() (samples, heldOut int, err error) {
+	samples, heldOut = defaultSamples, defaultHeldOut
+	if s.Samples != nil {
+		samples = *s.Samples
+	}
+	if s.HeldOut != nil {
+		heldOut = *s.HeldOut
+	}
+	if samples < 1 || samples > maxSamples || heldOut < 0 || heldOut > maxSamples {
+		return 0, 0, fmt.Errorf("whatif: mixed: samples %d, held_out %d (want 1 to %d, and 0 to %[3]d)", samples, heldOut, maxSamples)
+	}
+	return samples, heldOut, nil
 }
 
 func (r *Runner) mixed(ctx context.Context, s *MixedSpec) (*Finding, error) {
@@ -600,29 +1089,55 @@ func (r *Runner) mixed(ctx context.Context, s *MixedSpec) (*Finding, error) {
 	if err != nil {
 		return nil, err
 	}
+	samples, heldOut, err := s.counts()
+	if err != nil {
+		return nil, err
+	}
 	o := MixedOptions{Schemes: s.Schemes, Minimise: s.Minimise, FloorDB: math.Inf(-1), Groups: s.Groups, Points: s.Points, Progress: r.MeasureProgress}
 	if s.FloorDB != nil {
 		o.FloorDB = *s.FloorDB
 	}
-	x, err := Mixed(ctx, r.Pricer, c, r.Measure, o)
+	var measure Measure
+	if r.Measurer != nil {
+		measure = r.Measurer(0, samples)
+		if heldOut > 0 {
+			o.HeldOut = r.Measurer(uint64(samples), heldOut)
+		}
+	}
+	x, err := Mixed(ctx, r.Pricer, c, measure, o)
 	if err != nil {
 		return nil, err
 	}
-	return x.Finding(c, o.FloorDB)
+	f, err := x.Finding(c, o.FloorDB)
+	if err != nil {
+		return nil, err
+	}
+	if heldOut > 0 {
+		f.Notes = append(f.Notes, fmt.Sprintf("snr_db is measured on %d seeded random inputs, the ones of the search; held_out_snr_db on %d others", samples, heldOut))
+	} else {
+		f.Notes = append(f.Notes, fmt.Sprintf("snr_db is measured on %d seeded random inputs, the ones of the search", samples))
+	}
+	return f, nil
 }
 
 // Finding lays a search out as a table: the uniform schemes, and the mixtures on
 // the front.
 func (x *MixedResult) Finding(c Config, floor float64) (*Finding, error) {
 	f := &Finding{Kind: "mixed", Title: fmt.Sprintf("Mixed precision for %s on %s: %s against SNR", c.Model, c.Device, x.Minimise),
-		Columns: []Column{{"scheme", Text, "uniform, or a mixture"}, {x.Minimise, Number, ""}, {"snr_db", Number, "of the outputs against fp32, measured"}}}
+		Columns: []Column{{"scheme", Text, "uniform, or a mixture"}, {x.Minimise, Number, ""}, {"snr_db", Number, "of the outputs against fp32, measured on the inputs of the search"}}}
+	held := len(x.Uniform) > 0 && !math.IsNaN(x.Uniform[0].HeldOut)
+	if held {
+		f.Columns = append(f.Columns, Column{"held_out_snr_db", Number, "the same, on inputs that the search has not seen"})
+	}
 	for _, s := range x.Schemes {
 		f.Columns = append(f.Columns, Column{s + "_groups", Integer, "groups under this scheme"})
 	}
 	f.Columns = append(f.Columns, Column{"remark", Text, ""})
-	beaten := 0
 	row := func(m *Mixture, name, remark string) {
 		line := []Cell{text(name), number(m.Cost), number(m.SNR)}
+		if held {
+			line = append(line, number(m.HeldOut))
+		}
 		for s := range x.Schemes {
 			n := 0
 			for _, k := range m.Choice {
@@ -634,14 +1149,23 @@ func (x *MixedResult) Finding(c Config, floor float64) (*Finding, error) {
 		}
 		f.Rows = append(f.Rows, append(line, text(remark)))
 	}
+	beaten := 0
+	var cannot []string
 	for i := range x.Uniform {
 		u := &x.Uniform[i]
-		remark := "on the front"
-		if b := x.Beats(u); b != nil {
+		remark := "beaten by another uniform scheme"
+		switch b := x.Beats(u); {
+		case b != nil:
 			beaten++
 			remark = fmt.Sprintf("beaten by a mixture of %.5g at %.2f dB", b.Cost, b.SNR)
-		} else if !u.OnFront {
-			remark = "beaten by another uniform scheme"
+			if held {
+				remark += fmt.Sprintf(", held out %.2f dB", b.HeldOut)
+			}
+		case x.Cheapest[i]:
+			cannot = append(cannot, u.Name)
+			remark = "the cheapest choice of every group: nothing can beat it"
+		case u.OnFront:
+			remark = "on the front: nothing that was measured beats it"
 		}
 		row(u, u.Name, remark)
 	}
@@ -656,12 +1180,19 @@ func (x *MixedResult) Finding(c Config, floor float64) (*Finding, error) {
 		}
 		row(m, "mixture", remark)
 	}
-	f.Answer = fmt.Sprintf("mixtures of %d groups beat %d of %d uniform schemes (%d runs measured)", len(x.Groups), beaten, len(x.Uniform), x.Measured)
+	f.Answer = fmt.Sprintf("mixtures of %d groups beat %d of %d uniform schemes", len(x.Groups), beaten, len(x.Uniform))
+	if len(cannot) > 0 {
+		f.Answer += fmt.Sprintf(", and nothing can beat %s, the cheapest", strings.Join(cannot, ", "))
+	}
+	f.Answer += fmt.Sprintf(" (%d measurements)", x.Measured)
 	if !math.IsInf(floor, -1) {
 		if x.Best == nil {
 			f.Answer += fmt.Sprintf("; nothing reaches %g dB", floor)
 		} else {
 			f.Answer += fmt.Sprintf("; the cheapest at or above %g dB has %s %.6g at %.2f dB", floor, x.Minimise, x.Best.Cost, x.Best.SNR)
+			if held {
+				f.Answer += fmt.Sprintf(" (%.2f dB on inputs held out)", x.Best.HeldOut)
+			}
 		}
 	}
 	if x.Best != nil {

@@ -3,9 +3,14 @@ package whatif
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"hash/fnv"
+	"maps"
 	"math"
+	"slices"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/triune-sim/triune/compile"
 	"github.com/triune-sim/triune/model"
@@ -17,7 +22,8 @@ import (
 func modelNoise(_ context.Context, f *compile.Folded, s quant.Scheme, _ Config) (float64, error) {
 	total := 1e-6
 	for _, st := range s.Stages {
-		for name, c := range st.OpNames {
+		for _, name := range slices.Sorted(maps.Keys(st.OpNames)) {
+			c := st.OpNames[name]
 			h := fnv.New32a()
 			h.Write([]byte(name))
 			n := 1e-5 * float64(1+h.Sum32()%100)
@@ -37,6 +43,7 @@ func TestMixedAgainstBruteForce(t *testing.T) {
 	c := Config{Model: "mobilevit_v2_0.5@64", Device: "iphone-15-pro"}
 	schemes := []string{"fp16", "w8", "w4"}
 	const groups = 5
+	var every []Mixture // of the space
 	for _, floor := range []float64{12, 18, 24, 33} {
 		r, err := Mixed(context.Background(), p, c, modelNoise, MixedOptions{Schemes: schemes, FloorDB: floor, Groups: groups})
 		if err != nil {
@@ -45,23 +52,39 @@ func TestMixedAgainstBruteForce(t *testing.T) {
 		if len(r.Groups) != groups {
 			t.Fatalf("%d groups", len(r.Groups))
 		}
-		x := &mixer{MixedResult: r, cfg: c, desk: p.Desk(), opts: MixedOptions{Schemes: schemes}}
-		best := math.Inf(1)
-		for i := range 243 {
+		x := &mixer{MixedResult: r, cfg: c, opts: MixedOptions{Schemes: schemes}}
+		for i := 0; len(every) < 243; i++ {
 			choice := make([]int, groups)
 			for g, k := 0, i; g < groups; g, k = g+1, k/3 {
 				choice[g] = k % 3
 			}
 			s := x.scheme(choice)
 			snr, _ := modelNoise(context.Background(), nil, s, c)
-			if snr < floor {
-				continue
-			}
 			comp, err := r.folded.Apply(s, compile.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			best = min(best, float64(comp.PackageBytes))
+			every = append(every, Mixture{SNR: snr, Cost: float64(comp.PackageBytes), HeldOut: math.NaN()})
+		}
+		best, least := math.Inf(1), math.Inf(1)
+		could := make([]bool, len(schemes)) // some mixture beats the uniform scheme
+		for _, m := range every {
+			for k := range r.Uniform {
+				could[k] = could[k] || m.beats(&r.Uniform[k])
+			}
+			least = min(least, m.Cost)
+			if m.SNR >= floor {
+				best = min(best, m.Cost)
+			}
+		}
+		for k := range r.Uniform {
+			u := &r.Uniform[k]
+			if found := r.Beats(u) != nil; found != could[k] {
+				t.Errorf("floor %g: %s beaten: %v, by brute force %v", floor, u.Name, found, could[k])
+			}
+			if r.Cheapest[k] != (u.Cost == least) {
+				t.Errorf("floor %g: %s has %g bytes and is called the cheapest: %v; the least is %g", floor, u.Name, u.Cost, r.Cheapest[k], least)
+			}
 		}
 		switch {
 		case math.IsInf(best, 1) != (r.Best == nil):
@@ -78,6 +101,68 @@ func TestMixedAgainstBruteForce(t *testing.T) {
 					t.Errorf("floor %g: %v on the front is beaten by %v", floor, m.Choice, n.Choice)
 				}
 			}
+		}
+	}
+}
+
+// A search is the same with any number of workers; what it reports of the
+// inputs held out is measured on them, and a mixture that is worse there beats
+// nothing.
+func TestMixedHeldOut(t *testing.T) {
+	p := &Pricer{}
+	c := Config{Model: "mobilevit_v2_0.5@64", Device: "iphone-15-pro"}
+	o := MixedOptions{Schemes: []string{"fp16", "w8", "w4", "p2"}, FloorDB: 20, Groups: 6, Workers: 1,
+		HeldOut: func(ctx context.Context, f *compile.Folded, s quant.Scheme, c Config) (float64, error) {
+			v, err := modelNoise(ctx, f, s, c)
+			return v - 3, err
+		}}
+	r, err := Mixed(context.Background(), p, c, modelNoise, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Workers = 5
+	again, err := Mixed(context.Background(), p, c, modelNoise, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := r.Finding(c, 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := again.Finding(c, 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(a, b); d != "" {
+		t.Errorf("one worker and five differ: %s", d)
+	}
+	for _, m := range append(r.Uniform, r.Mixtures...) {
+		if (m.OnFront || m.Name != "") && m.HeldOut != m.SNR-3 {
+			t.Errorf("%v on inputs held out, want %v", m.HeldOut, m.SNR-3)
+		}
+	}
+	if w8 := &r.Uniform[1]; r.Beats(w8) == nil {
+		t.Error("w8 is not beaten")
+	}
+	// Inputs on which every mixture fails.
+	o.HeldOut = func(ctx context.Context, f *compile.Folded, s quant.Scheme, c Config) (float64, error) {
+		seen := map[string]bool{}
+		for _, st := range s.Stages {
+			for _, x := range st.OpNames {
+				seen[fmt.Sprint(x)] = true
+			}
+		}
+		if len(seen) != 1 {
+			return -50, nil
+		}
+		return 50, nil
+	}
+	if r, err = Mixed(context.Background(), p, c, modelNoise, o); err != nil {
+		t.Fatal(err)
+	}
+	for i := range r.Uniform {
+		if m := r.Beats(&r.Uniform[i]); m != nil && m.HeldOut < 0 {
+			t.Errorf("%s is called beaten by a mixture of %v dB on the inputs held out", r.Uniform[i].Name, m.HeldOut)
 		}
 	}
 }
@@ -142,7 +227,7 @@ func TestMixedYAML(t *testing.T) {
 func TestMixedRefuses(t *testing.T) {
 	p := &Pricer{}
 	c := Config{Model: "tiny_cnn", Device: "m1"}
-	for _, o := range []MixedOptions{{}, {Schemes: []string{"w8"}}, {Schemes: []string{"fp16", "w7"}}, {Schemes: []string{"fp16", "w8"}, Groups: -1}, {Schemes: []string{"fp16", "w8"}, Minimise: "beauty"},
+	for _, o := range []MixedOptions{{Schemes: []string{"w8"}}, {Schemes: []string{"w8", "fp16", "w8"}}, {Schemes: []string{"fp16", "w8"}, Workers: -1}, {Schemes: []string{"fp16", "w7"}}, {Schemes: []string{"fp16", "w8"}, Groups: -1}, {Schemes: []string{"fp16", "w8"}, Minimise: "beauty"},
 		{Schemes: []string{"fp16", "w8"}, FloorDB: math.NaN()}, {Schemes: []string{"fp16", "fp32"}}} {
 		if _, err := Mixed(context.Background(), p, c, modelNoise, o); err == nil {
 			t.Errorf("%+v accepted", o)

@@ -14,9 +14,10 @@ type Runner struct {
 	Study  *Study
 	Pricer *Pricer
 	Stamp  Stamp
-	// Measure runs networks for the analysis mixed; without it that analysis
-	// is refused. MeasureProgress, if not nil, is told of each run.
-	Measure         Measure
+	// Measurer makes what runs networks for the analysis mixed, on so many
+	// seeded inputs from a seed on; without it that analysis is refused.
+	// MeasureProgress, if not nil, is told of each measurement.
+	Measurer        func(seed uint64, samples int) Measure
 	MeasureProgress func(done, total int)
 
 	rows *rowMaker

@@ -68,9 +68,7 @@ run is continued by --resume.`,
 			if err != nil {
 				return err
 			}
-			meter := &measurer{samples: 1}
-			defer meter.close()
-			r.Measure = meter.measure
+			r.Measurer = new(measurer).on
 			o := whatif.RunOptions{Workers: workers}
 			var bar *progressBar
 			if !quiet {
