@@ -3,6 +3,7 @@ package quant
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/triune-sim/triune/model"
 )
@@ -17,10 +18,11 @@ type Options struct {
 	// Calibration says how, where Ranges is nil: the zero value takes minimum
 	// and maximum over one seeded input.
 	Calibration Calibration
-	// Eager computes lazy weights where the compressed size depends on their
-	// values (sparse weights). Without it the number of non-zeros is that of
-	// weights without ties, and ties at the threshold are kept in order of
-	// their index until that number is reached.
+	// Eager computes all values now, so that the sizes that follow from them
+	// are exact: the non-zeros of sparse weights, and which arrays of a file
+	// are equal and stored once. Without it values are computed at first use, the
+	// number of non-zeros is that of weights without ties, and ties at the
+	// threshold are kept in order of their index until it is reached.
 	Eager bool
 }
 
@@ -99,10 +101,56 @@ func Apply(g *model.Graph, s Scheme, o Options) (*model.Graph, *Report, error) {
 		wr.BytesAfter = w.value.Const.StoredBytes()
 		r.Weights = append(r.Weights, wr)
 	}
+	done := map[*model.Const]*model.Const{}
 	for _, v := range out.Consts() {
+		if o.Eager {
+			c, err := computed(v.Const, done)
+			if err != nil {
+				return nil, nil, fmt.Errorf("quant: constant %q: %s", v.Name, strings.TrimPrefix(err.Error(), "quant: "))
+			}
+			v.Const = c
+		}
 		r.BytesAfter += v.Const.StoredBytes()
 	}
 	return out, r, nil
+}
+
+// computed returns a constant whose arrays are all computed; done has those
+// that are.
+func computed(c *model.Const, done map[*model.Const]*model.Const) (*model.Const, error) {
+	if c == nil || done[c] != nil {
+		return done[c], nil
+	}
+	out := &model.Const{DType: c.DType, Shape: c.Shape, Storage: c.Storage}
+	var err error
+	part := func(p *model.Const) *model.Const {
+		q, e := computed(p, done)
+		if err == nil {
+			err = e
+		}
+		return q
+	}
+	switch s := c.Storage.(type) {
+	case *model.Lazy:
+		t, e := c.Value()
+		if e != nil {
+			return nil, e
+		}
+		out.Storage = model.Dense{Tensor: t}
+	case *model.Affine:
+		out.Storage = &model.Affine{Codes: part(s.Codes), Scale: part(s.Scale), Zero: part(s.Zero)}
+	case *model.Lookup:
+		out.Storage = &model.Lookup{Indices: part(s.Indices), Table: part(s.Table), VectorAxis: s.VectorAxis}
+	case *model.Sparse:
+		out.Storage = &model.Sparse{Mask: part(s.Mask), Values: part(s.Values)}
+	default:
+		out = c
+	}
+	if err != nil {
+		return nil, err
+	}
+	done[c] = out
+	return out, nil
 }
 
 // activationNames returns the names of the tensors of a graph's outermost

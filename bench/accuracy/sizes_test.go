@@ -13,11 +13,24 @@ import (
 	"github.com/triune-sim/triune/quant"
 )
 
-// sizeSchemes are all forms a weight can take, joint ones included.
-var sizeSchemes = []string{"fp32", "fp16", "w8", "u8", "w4", "u4", "w8-tensor", "w4-tensor", "w8-lin", "w8b16", "w4b32", "w4b16",
-	"a8", "a8-ptq", "w8a8", "w8+a8-ptq", "w4a8", "p4a8",
-	"p8", "p6", "p4", "p3", "p2", "p1", "p4g16", "p4v2", "p4-uniform", "p4-scale", "p-unique",
-	"s50", "s75", "s50b4", "s2:4", "s50+w8", "s50+p4", "p4+w8", "w8+p4"}
+// sizeSchemes are all forms a weight can take: every kind of linear
+// quantisation, palette and pruning that a scheme can name, activations, and
+// joint forms.
+func sizeSchemes() []string {
+	names := []string{"fp32", "fp16", "a8", "a8-lin", "a8-ptq", "w8a8", "w8a8-ptq", "w8+a8-ptq", "w4a8", "p4a8", "s50a8",
+		"p-unique", "s50", "s75", "s100", "s50b4", "s2:4", "s3:4",
+		"s50+w8", "s50+u8-lin", "s50+w4b16", "s50+p4", "s50+p4+w8", "s50b2+p2v2", "s50+p4-scale", "p4+w8", "p4g8+w8", "p2v2+w8", "p4-scale+w8",
+		"p2v2+s50b2", "p6+s50", "w8+p4", "w8+p4g8", "w8+p2v2", "w4b16+p4", "w8+s50", "w8+s50+p4", "u8-lin+p4+s50"}
+	for _, d := range []string{"w8", "u8", "w4", "u4"} {
+		for _, g := range []string{"", "-tensor", "b16"} {
+			names = append(names, d+g, d+g+"-lin")
+		}
+	}
+	for _, b := range []string{"p8", "p6", "p4", "p3", "p2", "p1"} {
+		names = append(names, b, b+"-uniform")
+	}
+	return append(names, "p4g8", "p3g8-uniform", "p6-scale", "p2v2", "p2v4", "p2g8v2", "p4g8-scale", "p2v2-scale", "p2g8v2-scale")
+}
 
 // The size that is computed is the number of bytes that are written, for every
 // scheme and both formats, and what a prediction says before any value is
@@ -33,7 +46,7 @@ func TestSizesAreBytesWritten(t *testing.T) {
 	}
 	dir := t.TempDir()
 	for _, threshold := range []int{0, quant.WeightThreshold} {
-		names := sizeSchemes
+		names := sizeSchemes()
 		if threshold > 0 { // some weights stay float
 			names = []string{"w8", "u4", "w4b32", "w8a8", "p2", "s50+w8"}
 		}
@@ -60,8 +73,6 @@ func TestSizesAreBytesWritten(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 				continue
 			}
-			// Computed after saving: the values are known now, and with them
-			// which blobs are shared.
 			want, err := coreml.Size(g, coreml.Options{})
 			if got := written(t, pkg); err != nil || got != want {
 				t.Errorf("%s, threshold %d: package of %d bytes, computed %d (%v)", name, threshold, got, want, err)
@@ -70,7 +81,13 @@ func TestSizesAreBytesWritten(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if d := c.PackageBytes - want; d < -want/50 || d > want/50 {
+			// Where values are not known yet, no two arrays are taken to be equal:
+			// nothing at all, or the few codes of a block, are.
+			most := want / 50
+			if name == "s100" || name == "w4b16+p4" {
+				most = want / 8
+			}
+			if d := c.PackageBytes - want; d < -want/50 || d > most {
 				t.Errorf("%s, threshold %d: predicted %d bytes, written %d", name, threshold, c.PackageBytes, want)
 			}
 			if err := onnx.Save(file, g); err != nil {
