@@ -1,17 +1,21 @@
 package kernels
 
-import "golang.org/x/sys/cpu"
+import (
+	"unsafe"
+
+	"golang.org/x/sys/cpu"
+)
 
 var avx512vnniLevel = level{
 	name:   "avx512vnni",
 	vec:    vecZ,
 	f32:    microF32{maxP: 14, nb: 2, run: tileF32AVX512},
 	i8:     microI8{maxP: 14, nb: 2, run: func(t *tileArgsI8) { tileI8VNNI512Table[t.nb-1][t.p-1](t) }},
-	dw:     byStride(dwF32AVX512s1, dwF32AVX512s2, dwF32Go),
+	dw:     byStride(dwF32AVX512s1, dwF32AVX512s2),
 	dwEdge: dwEdgeAVX512,
-	dwI8:   microDWI8{maxP: 16, bytes: true, run: byStride8(dwI8VNNI512s1, dwI8VNNI512s2, dwI8Go)},
+	dwI8:   microDWI8{maxP: 16, bytes: true, run: byStride8(dwI8VNNI512s1, dwI8VNNI512s2)},
 
-	maxF32: byStride(maxF32AVX512s1, maxF32AVX512s2, maxF32Go),
+	maxF32: byStride(maxF32AVX512s1, maxF32AVX512s2),
 	max8:   max8AVX512,
 
 	peakF32: peakF32AVX512, peakF32Ops: 24 * 16 * 2,
@@ -24,11 +28,11 @@ var avx512Level = level{
 	vec:    vecZ,
 	f32:    microF32{maxP: 14, nb: 2, run: tileF32AVX512},
 	i8:     microI8{maxP: 2, nb: 1, run: func(t *tileArgsI8) { tileI8AVX2Table[0][t.p-1](t) }},
-	dw:     byStride(dwF32AVX512s1, dwF32AVX512s2, dwF32Go),
+	dw:     byStride(dwF32AVX512s1, dwF32AVX512s2),
 	dwEdge: dwEdgeAVX512,
-	dwI8:   microDWI8{maxP: 16, run: byStride8(dwI8AVX2s1, dwI8AVX2s2, dwI8Go)},
+	dwI8:   microDWI8{maxP: 16, run: byStride8(dwI8AVX2s1, dwI8AVX2s2)},
 
-	maxF32: byStride(maxF32AVX512s1, maxF32AVX512s2, maxF32Go),
+	maxF32: byStride(maxF32AVX512s1, maxF32AVX512s2),
 	max8:   max8AVX512,
 
 	peakF32: peakF32AVX512, peakF32Ops: 24 * 16 * 2,
@@ -40,10 +44,10 @@ var avxvnniLevel = level{
 	vec:  vecY,
 	f32:  microF32{maxP: 6, nb: 1, run: func(t *tileArgs) { tileF32AVX2Table[0][t.p-1](t) }},
 	i8:   microI8{maxP: 6, nb: 1, run: func(t *tileArgsI8) { tileI8AVXVNNITable[0][t.p-1](t) }},
-	dw:   byStride(dwF32AVX2s1, dwF32AVX2s2, dwF32Go),
-	dwI8: microDWI8{maxP: 16, run: byStride8(dwI8AVX2s1, dwI8AVX2s2, dwI8Go)},
+	dw:   byStride(dwF32AVX2s1, dwF32AVX2s2),
+	dwI8: microDWI8{maxP: 16, run: byStride8(dwI8AVX2s1, dwI8AVX2s2)},
 
-	maxF32: byStride(maxF32AVX2s1, maxF32AVX2s2, maxF32Go),
+	maxF32: byStride(maxF32AVX2s1, maxF32AVX2s2),
 	max8:   max8AVX2,
 
 	peakF32: peakF32AVX2, peakF32Ops: 12 * 8 * 2,
@@ -55,10 +59,10 @@ var avx2Level = level{
 	vec:  vecY,
 	f32:  microF32{maxP: 6, nb: 1, run: func(t *tileArgs) { tileF32AVX2Table[0][t.p-1](t) }},
 	i8:   microI8{maxP: 2, nb: 1, run: func(t *tileArgsI8) { tileI8AVX2Table[0][t.p-1](t) }},
-	dw:   byStride(dwF32AVX2s1, dwF32AVX2s2, dwF32Go),
-	dwI8: microDWI8{maxP: 16, run: byStride8(dwI8AVX2s1, dwI8AVX2s2, dwI8Go)},
+	dw:   byStride(dwF32AVX2s1, dwF32AVX2s2),
+	dwI8: microDWI8{maxP: 16, run: byStride8(dwI8AVX2s1, dwI8AVX2s2)},
 
-	maxF32: byStride(maxF32AVX2s1, maxF32AVX2s2, maxF32Go),
+	maxF32: byStride(maxF32AVX2s1, maxF32AVX2s2),
 	max8:   max8AVX2,
 
 	peakF32: peakF32AVX2, peakF32Ops: 12 * 8 * 2,
@@ -74,61 +78,77 @@ func dwEdgeAVX512(width, strideW int) func(*tileArgs) {
 
 func tileF32AVX512(t *tileArgs) { tileF32AVX512Table[t.nb-1][t.p-1](t) }
 
-// byStride chooses between kernels written for one horizontal stride.
-func byStride(s1, s2 func(*tileArgs), other microDW) microDW {
+// byStride chooses between row kernels written for one horizontal stride. For a
+// wider one the kernel of stride 1 computes one position a call.
+func byStride(s1, s2 func(*tileArgs)) microDW {
 	return func(t *tileArgs, strideW int) {
 		switch strideW {
 		case 1:
 			s1(t)
+			return
 		case 2:
 			s2(t)
-		default:
-			other(t, strideW)
+			return
 		}
+		a, dst, res, p, rows := t.a, t.dst, t.res, t.p, t.rows
+		t.p = 1
+		for i := range rows * p {
+			t.a, t.rows = unsafe.Add(a, i/p*t.srow+i%p*int64(strideW)*4*Block), 1
+			t.dst = unsafe.Add(dst, i*4*Block)
+			if res != nil {
+				t.res = unsafe.Add(res, i*4*Block)
+			}
+			s1(t)
+		}
+		t.a, t.dst, t.res, t.p, t.rows = a, dst, res, p, rows
 	}
 }
 
-func byStride8(s1, s2 func(*tileArgsI8), other func(*tileArgsI8, int)) func(*tileArgsI8, int) {
+// byStride8 is byStride for bytes.
+func byStride8(s1, s2 func(*tileArgsI8)) func(*tileArgsI8, int) {
 	return func(t *tileArgsI8, strideW int) {
 		switch strideW {
 		case 1:
 			s1(t)
+			return
 		case 2:
 			s2(t)
-		default:
-			other(t, strideW)
+			return
 		}
+		a, dst, p, rows := t.a, t.dst, t.p, t.rows
+		size := int64(Block)
+		if t.out == outI32 && t.corr != nil { // maxima have neither
+			size = 4 * Block
+		}
+		t.p = 1
+		for i := range rows * p {
+			t.a, t.rows = unsafe.Add(a, i/p*t.srow+i%p*int64(strideW)*Block), 1
+			t.dst = unsafe.Add(dst, i*size)
+			s1(t)
+		}
+		t.a, t.dst, t.p, t.rows = a, dst, p, rows
 	}
 }
 
+var (
+	maxU8AVX512, maxS8AVX512 = byStride8(maxU8AVX512s1, maxU8AVX512s2), byStride8(maxS8AVX512s1, maxS8AVX512s2)
+	maxU8AVX2, maxS8AVX2     = byStride8(maxU8AVX2s1, maxU8AVX2s2), byStride8(maxS8AVX2s1, maxS8AVX2s2)
+)
+
 func max8AVX512(t *tileArgsI8, strideW int, signed bool) {
-	switch {
-	case strideW == 1 && signed:
-		maxS8AVX512s1(t)
-	case strideW == 1:
-		maxU8AVX512s1(t)
-	case strideW == 2 && signed:
-		maxS8AVX512s2(t)
-	case strideW == 2:
-		maxU8AVX512s2(t)
-	default:
-		max8Go(t, strideW, signed)
+	if signed {
+		maxS8AVX512(t, strideW)
+		return
 	}
+	maxU8AVX512(t, strideW)
 }
 
 func max8AVX2(t *tileArgsI8, strideW int, signed bool) {
-	switch {
-	case strideW == 1 && signed:
-		maxS8AVX2s1(t)
-	case strideW == 1:
-		maxU8AVX2s1(t)
-	case strideW == 2 && signed:
-		maxS8AVX2s2(t)
-	case strideW == 2:
-		maxU8AVX2s2(t)
-	default:
-		max8Go(t, strideW, signed)
+	if signed {
+		maxS8AVX2(t, strideW)
+		return
 	}
+	maxU8AVX2(t, strideW)
 }
 
 // archLevels returns the levels this processor can run, best first.

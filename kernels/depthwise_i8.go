@@ -46,8 +46,9 @@ func newDepthwiseI8(s ConvShape, weights []int8) *depthwiseI8 {
 	return d
 }
 
-// sumLen is the length of the int32 scratch of one tile.
-func (d *depthwiseI8) sumLen() int { return d.mk.maxP * Block }
+// sumLen is the length of the int32 scratch of one tile: kernels write sums of
+// four positions at a time, also behind the last one.
+func (d *depthwiseI8) sumLen() int { return (d.mk.maxP + 3) * Block }
 
 func (d *depthwiseI8) scratchBytes() int {
 	return (d.bufLen+63)&^63 + 8*d.sumLen()
