@@ -184,7 +184,7 @@ func Mixed(ctx context.Context, p *Pricer, c Config, measure Measure, o MixedOpt
 	}
 	x := &mixer{MixedResult: &MixedResult{Schemes: o.Schemes, Minimise: o.Minimise, folded: f}, ctx: ctx, cfg: c,
 		measure: measure, opts: o, memo: map[string]*Mixture{}}
-	so := scheduler.Options{Mask: c.Units, Policy: c.Policy}
+	so := scheduler.Options{Mask: c.Units, Policy: c.Policy, Pins: c.Pins}
 	x.price = func() func(quant.Scheme) (float64, error) {
 		desk := p.Desk()
 		return func(s quant.Scheme) (float64, error) {

@@ -29,6 +29,8 @@ type Config struct {
 	Batch  int              // 0: as the model has it
 	// Set changes figures of the device, as device.Override takes them.
 	Set []string
+	// Pins name layers that must run on a unit.
+	Pins []scheduler.Pin
 }
 
 // String names the configuration in a few words.
@@ -45,6 +47,9 @@ func (c Config) String() string {
 	}
 	for _, x := range c.Set {
 		s += " " + x
+	}
+	for _, p := range c.Pins {
+		s += " " + p.String()
 	}
 	return s
 }
@@ -241,7 +246,7 @@ func (d *Desk) Place(c *Config) (Placed, error) {
 		return r, err
 	}
 	r = Placed{Config: *c, Compiled: comp, Device: dev, Machine: m, Plan: &d.plan,
-		Options: scheduler.Options{Mask: c.Units, Policy: c.Policy}}
+		Options: scheduler.Options{Mask: c.Units, Policy: c.Policy, Pins: c.Pins}}
 	return r, d.solver.SolveInto(comp.Net, m, &r.Options, &d.plan)
 }
 

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/parquet-go/parquet-go"
+
+	"github.com/triune-sim/triune/units"
 )
 
 func study(tb testing.TB, src string) *Runner {
@@ -472,4 +474,43 @@ set: {ne.stream_gbs: x0.5..x4 log 25, ne.peak_tf: x0.5..x2 log 20}
 		}
 	}
 	b.ReportMetric(float64(r.Len())*float64(b.N)/b.Elapsed().Seconds(), "configs/s")
+}
+
+// Pins of a study hold in every row and in analyses, as those of predict do.
+func TestPins(t *testing.T) {
+	const text = "models: [tiny_cnn]\ndevices: [m1]\nunits: [cpu_and_ne, all]\npins: [\"*=cpu\"]\nanalyses: [{sensitivity: {top: 3}}]\n"
+	s, err := Read(strings.NewReader(text), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Open(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cpu, err := r.Pricer.Predict(Config{Model: "tiny_cnn", Device: "m1", Scheme: "fp16", Units: units.CPUOnly})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range s.Len() {
+		c, err := s.Config(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := r.Pricer.Predict(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.LatencyMS != cpu.LatencyMS || !strings.Contains(c.String(), "*=cpu") {
+			t.Errorf("%s: %v ms, on the CPU alone %v", c, p.LatencyMS, cpu.LatencyMS)
+		}
+	}
+	f, err := r.Analyse(context.Background(), nil)
+	if err != nil || len(f) != 1 || math.Abs(f[0].Base-cpu.LatencyMS) > 1e-12 {
+		t.Errorf("%v %+v, on the CPU alone %v ms", err, f, cpu.LatencyMS)
+	}
+	for _, bad := range []string{"pins: [x]", "pins: [x=tpu]"} {
+		if _, err := Read(strings.NewReader("models: [tiny_cnn]\n"+bad+"\n"), ""); err == nil {
+			t.Errorf("%s accepted", bad)
+		}
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/triune-sim/triune/result"
+	"github.com/triune-sim/triune/scheduler"
 	"github.com/triune-sim/triune/units"
 )
 
@@ -161,11 +162,12 @@ type SensitivitySpec struct {
 // first is the configuration of the first choices of the study, with parts
 // replaced.
 func (s *Study) first(e *Entry) (Config, error) {
-	c := Config{Device: s.Devices[0], Scheme: s.Schemes[0], Batch: s.Batch[0]}
+	c := Config{Device: s.Devices[0], Scheme: s.Schemes[0], Batch: s.Batch[0], Pins: s.pins}
 	if len(s.Models) > 0 {
 		c.Model = s.Models[0]
 	}
 	c.Units, _ = units.ParseMask(s.Units[0])
+	c.Policy, _ = scheduler.ParsePolicy(s.Policies[0])
 	if err := e.check(); err != nil {
 		return c, err
 	}

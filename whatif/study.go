@@ -36,6 +36,9 @@ type Study struct {
 	// Set varies device parameters: by path (or paths joined by commas, which
 	// then change together), a value, a list of values, or a range.
 	Set yaml.MapSlice `yaml:"set" json:"-"`
+	// Pins name layers that must run on a unit, PATTERN=UNIT, in every
+	// configuration.
+	Pins []string `yaml:"pins" json:"pins,omitempty"`
 	// Configs lists configurations one by one, instead of a grid. What an
 	// entry leaves out is the first choice of the lists above.
 	Configs []Entry `yaml:"configs" json:"configs,omitempty"`
@@ -58,6 +61,7 @@ type Study struct {
 }
 
 // Entry is a configuration with parts left out.
+	pins []scheduler.Pin
 type Entry struct {
 	Model  string        `yaml:"model" json:"model,omitempty"`
 	Device string        `yaml:"device" json:"device,omitempty"`
@@ -147,6 +151,14 @@ func (s *Study) init() error {
 	var batch []string
 	for _, b := range s.Batch {
 		if b < 1 || b > 1<<16 {
+	s.pins = nil
+	for _, x := range s.Pins {
+		p, err := scheduler.ParsePin(x)
+		if err != nil {
+			return err
+		}
+		s.pins = append(s.pins, p)
+	}
 			return fmt.Errorf("whatif: study: batch %d (want 1 to 65536)", b)
 		}
 		batch = append(batch, strconv.Itoa(b))
@@ -354,7 +366,7 @@ func (s *Study) Config(i int64) (Config, error) {
 func (s *Study) config(i int64, c *Config) error {
 	if len(s.Configs) > 0 {
 		e := &s.Configs[i]
-		*c = Config{Device: s.Devices[0], Scheme: s.Schemes[0], Batch: s.Batch[0], Set: c.Set[:0]}
+		*c = Config{Device: s.Devices[0], Scheme: s.Schemes[0], Batch: s.Batch[0], Set: c.Set[:0], Pins: s.pins}
 		c.Units, _ = units.ParseMask(s.Units[0])
 		c.Policy, _ = scheduler.ParsePolicy(s.Policies[0])
 		if len(s.Models) > 0 {
@@ -391,7 +403,7 @@ func (s *Study) config(i int64, c *Config) error {
 		}
 	}
 	set := c.Set[:0]
-	*c = Config{Model: vals[0], Device: vals[1], Scheme: vals[2]}
+	*c = Config{Model: vals[0], Device: vals[1], Scheme: vals[2], Pins: s.pins}
 	c.Units, _ = units.ParseMask(vals[3])
 	c.Policy, _ = scheduler.ParsePolicy(vals[4])
 	c.Batch, _ = strconv.Atoi(vals[5])

@@ -138,7 +138,7 @@ func (m *measurer) measure(ctx context.Context, on inputs, s quant.Scheme, c wha
 		mask = units.All
 	}
 	test, err := runtime.OpenCompiled(comp, runtime.WithDeviceValue(d), runtime.WithUnits(mask), runtime.WithThreads(1),
-		runtime.WithPlacement(scheduler.Options{Policy: c.Policy}))
+		runtime.WithPlacement(scheduler.Options{Policy: c.Policy, Pins: c.Pins}))
 	if err != nil {
 		return 0, err
 	}

@@ -234,6 +234,7 @@ type choice struct {
 	Policy string
 	Batch  int
 	Set    []string // changes beside the sliders'
+	Pins   []string // PATTERN=UNIT
 	Knobs  map[string]float64
 }
 
@@ -258,15 +259,9 @@ func parseChoice(q url.Values) (choice, error) {
 	if c.Batch, err = strconv.Atoi(get("batch", "1")); err != nil || c.Batch < 1 || c.Batch > 1024 {
 		return c, bad(fmt.Errorf("serve: batch %q (want 1 to 1024)", q.Get("batch")))
 	}
-	for _, list := range q["set"] {
-		for _, x := range strings.FieldsFunc(list, func(r rune) bool { return r == ';' || r == '\n' || r == ',' }) {
-			if x = strings.TrimSpace(x); x != "" {
-				c.Set = append(c.Set, x)
-			}
-		}
-	}
-	if len(c.Set) > 64 {
-		return c, bad(fmt.Errorf("serve: %d changes (want at most 64)", len(c.Set)))
+	c.Set, c.Pins = list(q["set"]), list(q["pin"])
+	if len(c.Set) > 64 || len(c.Pins) > 64 {
+		return c, bad(fmt.Errorf("serve: %d changes and %d pins (want at most 64)", len(c.Set), len(c.Pins)))
 	}
 	for _, k := range knobs {
 		v := q.Get("k." + k)
@@ -282,6 +277,20 @@ func parseChoice(q url.Values) (choice, error) {
 		}
 	}
 	return c, nil
+}
+
+// list splits values that hold several, separated by commas, semicolons or
+// lines.
+func list(values []string) []string {
+	var out []string
+	for _, v := range values {
+		for _, x := range strings.FieldsFunc(v, func(r rune) bool { return r == ';' || r == '\n' || r == ',' }) {
+			if x = strings.TrimSpace(x); x != "" {
+				out = append(out, x)
+			}
+		}
+	}
+	return out
 }
 
 // changes lists the overrides of a choice; sliders of units that the device
@@ -442,8 +451,13 @@ func (s *server) solve(ctx context.Context, c choice, full bool) (*answer, error
 	if err != nil {
 		return nil, bad(err)
 	}
-	if policy == scheduler.Pinned {
-		return nil, bad(errors.New("serve: policy pinned wants pins, which the page does not offer (use triune predict --pin)"))
+	var pins []scheduler.Pin
+	for _, x := range c.Pins {
+		pin, err := scheduler.ParsePin(x)
+		if err != nil {
+			return nil, bad(err)
+		}
+		pins = append(pins, pin)
 	}
 	if c.Scheme != compile.Stored.Name {
 		if _, err := quant.Parse(c.Scheme); err != nil {
@@ -464,7 +478,7 @@ func (s *server) solve(ctx context.Context, c choice, full bool) (*answer, error
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	cfg := whatif.Config{Model: name, Device: dev.Name, Scheme: c.Scheme, Units: mask, Policy: policy, Batch: c.Batch, Set: c.changes(dev)}
+	cfg := whatif.Config{Model: name, Device: dev.Name, Scheme: c.Scheme, Units: mask, Policy: policy, Batch: c.Batch, Set: c.changes(dev), Pins: pins}
 	a := &answer{choice: c}
 	if a.placed, err = p.Desk().Place(&cfg); err != nil {
 		return nil, bad(err)
@@ -494,7 +508,7 @@ func (s *server) solve(ctx context.Context, c choice, full bool) (*answer, error
 	}
 	ex.Reasons(a.pred)
 	a.page.Explanation = &result.Explanation{Alternatives: ex.Alternatives(), RunnerUp: ex.RunnerUp()}
-	if len(cfg.Set) == 0 && c.Batch == 1 {
+	if len(cfg.Set) == 0 && len(pins) == 0 && c.Batch == 1 {
 		a.page.Published = published(dev, a.pred)
 	}
 	return a, nil
@@ -503,7 +517,7 @@ func (s *server) solve(ctx context.Context, c choice, full bool) (*answer, error
 // command is the command line that gives the same.
 func (a *answer) command() string {
 	c := &a.choice
-	t := &target{devices: []string{c.Device}, schemes: []string{c.Scheme}, units: []string{c.Units}, policy: c.Policy, set: a.placed.Config.Set}
+	t := &target{devices: []string{c.Device}, schemes: []string{c.Scheme}, units: []string{c.Units}, policy: c.Policy, set: a.placed.Config.Set, pins: c.Pins}
 	if c.Batch > 1 {
 		return fmt.Sprintf("# a batch of %d: save the study below and run  triune whatif study.yaml", c.Batch)
 	}
@@ -519,6 +533,9 @@ func (a *answer) study() string {
 	if c.Batch > 1 {
 		fmt.Fprintf(&b, "batch: [%d]\n", c.Batch)
 	}
+	if len(c.Pins) > 0 {
+		fmt.Fprintf(&b, "pins: %s\n", mustJSON(c.Pins))
+	}
 	if len(a.placed.Config.Set) > 0 {
 		b.WriteString("set:\n")
 		for _, x := range a.placed.Config.Set {
@@ -529,8 +546,8 @@ func (a *answer) study() string {
 	return b.String()
 }
 
-func mustJSON(s string) []byte {
-	b, err := json.Marshal(s)
+func mustJSON(v any) []byte {
+	b, err := json.Marshal(v)
 	if err != nil {
 		return []byte(`""`)
 	}
@@ -804,12 +821,13 @@ func (s *server) page(w http.ResponseWriter, r *http.Request) {
 		Schemes, Units []string
 		Policies       []scheduler.Policy
 		Knobs          []knobView
-		Set, B, Error  string
+		Set, Pins      string
+		B, Error       string
 		Body           template.HTML
 		MaxUpload      string
 		Max            float64
 	}{Choice: c, Files: s.listing(), Schemes: []string{"fp32", "fp16", "w8", "w8a8", "w4b32", "w4", "p8", "p6", "p4", "p2", "s50", "s75", "s50+w8", "stored"},
-		Units: []string{"all", "cpu_and_ne", "cpu_and_gpu", "cpu_only"}, Set: strings.Join(c.Set, ", "), B: q.Get("b"), MaxUpload: size(s.maxUpload), Max: maxKnob}
+		Units: []string{"all", "cpu_and_ne", "cpu_and_gpu", "cpu_only"}, Set: strings.Join(c.Set, ", "), Pins: strings.Join(c.Pins, ", "), B: q.Get("b"), MaxUpload: size(s.maxUpload), Max: maxKnob}
 	for _, n := range zoo.Names() {
 		e, _ := zoo.Info(n)
 		data.Zoo = append(data.Zoo, e)

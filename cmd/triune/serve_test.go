@@ -92,16 +92,34 @@ func TestServeEqualsPredict(t *testing.T) {
 	if ecode != 0 || body != out {
 		t.Errorf("the API and the command line differ (%d and %d bytes)", len(body), len(out))
 	}
+	// Pins too, several in one value or in several.
+	code, body = fetch(t, h.URL+"/api/v1/predict?model=mobilenet_v2&device=iphone-14-pro&pin=gemm%3Dcpu,+conv%3Dne&pin="+url.QueryEscape("features.0*=gpu"))
+	ecode, out, _ = triune(t, "predict", "mobilenet_v2", "-d", "iphone-14-pro", "--pin", "gemm=cpu", "--pin", "conv=ne", "--pin", "features.0*=gpu", "--json")
+	var p result.Prediction
+	if err := json.Unmarshal([]byte(body), &p); code != 200 || ecode != 0 || err != nil || body != out {
+		t.Fatalf("with pins: %d, code %d, %v: %.300s", code, ecode, err, body)
+	}
+	for _, u := range p.Units {
+		if u.Layers == 0 {
+			t.Errorf("pins leave the %s without a layer", u.Unit)
+		}
+	}
+	if len(p.Units) != 3 {
+		t.Errorf("pins to three units use %d", len(p.Units))
+	}
 	// What the page says reproduces it does.
 	code, view := fetch(t, h.URL+"/view?model=tiny_cnn&device=m1&scheme=w8&k.dram_gbs=-1")
 	if code != 200 || !strings.Contains(view, "triune predict tiny_cnn -d m1 -c w8 -u all --set dram_gbs=x0.5") {
 		t.Errorf("%d: no command line in the page", code)
 	}
+	if _, view = fetch(t, h.URL+"/view?model=tiny_cnn&device=m1&pin=*pool*%3Dcpu"); !strings.Contains(view, "triune predict tiny_cnn -d m1 -c fp16 -u all --pin &#39;*pool*=cpu&#39;") {
+		t.Error("no pin in the command line")
+	}
 }
 
 func TestServeStudyReproduces(t *testing.T) {
 	_, s := serve(t, "", 1e6)
-	c, err := parseChoice(url.Values{"model": {"tiny_cnn"}, "device": {"m1"}, "scheme": {"w8"}, "units": {"cpu_only"}, "batch": {"2"}, "k.dram_gbs": {"1"}, "set": {"cpu.cache_mb=x2, slc_mb=3"}})
+	c, err := parseChoice(url.Values{"model": {"tiny_cnn"}, "device": {"m1"}, "scheme": {"w8"}, "units": {"cpu_only"}, "batch": {"2"}, "k.dram_gbs": {"1"}, "set": {"cpu.cache_mb=x2, slc_mb=3"}, "pin": {"conv=cpu; Gemm=cpu"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +200,7 @@ func TestServeRefuses(t *testing.T) {
 	h, _ := serve(t, dir, 1e6)
 	for q, want := range map[string]string{
 		"model=resnet5": "resnet5", "device=iphone-3": "iphone-3", "scheme=w7": "w7", "scheme=/etc/passwd.yaml": "unknown scheme", "units=tpu": "tpu",
-		"policy=best": "best", "policy=pinned": "pins", "batch=0": "batch", "batch=x": "batch", "set=ne.speed=3": "ne.speed", "set=x": "path=value",
+		"policy=best": "best", "policy=pinned": "at least one pin", "pin=x": "PATTERN=UNIT", "pin=conv%3Dtpu": "tpu", "pin=nothing%3Dcpu": "matches no layer", "pin=conv%3Dne&units=cpu_only": "cannot run on the NE", "batch=0": "batch", "batch=x": "batch", "set=ne.speed=3": "ne.speed", "set=x": "path=value",
 		"k.ne.peak_tf=9": "slider", "k.ne.peak_tf=NaN": "slider", "model=upload:nothing": "no upload",
 		"model=file:../" + filepath.Base(filepath.Dir(outside)) + "/secret.onnx": "no model", "model=file:/etc/passwd": "no model",
 		"model=file:" + outside: "no model", "model=file:link.onnx": "no model", "model=file:p.mlpackage": "link", "model=file:notes.txt": "no model",
@@ -446,6 +464,12 @@ async function run(){
   await until("compare",function(){return res.textContent.indexOf("A against B")>=0&&res.textContent.indexOf("fp16 on iphone-12")>=0;});
   d.getElementById("single").click();
   await until("single",function(){return res.textContent.indexOf("A against B")<0&&res.textContent.indexOf("fp16 on")>=0;});
+  // Pin layers, of which the command line tells, and a layer that is not there.
+  set("pin","conv=gpu, gemm=cpu");
+  await until("pinned",function(){return res.textContent.indexOf("--pin conv=gpu --pin gemm=cpu")>=0;});
+  set("pin","nothing=gpu");
+  await until("unpinned",function(){var e=res.querySelector(".error");return e&&e.textContent.indexOf("matches no layer")>=0;});
+  set("pin","");
   // Upload a model, and what is none.
   var bytes=new Uint8Array(await (await fetch("/driver/model")).arrayBuffer());
   await w.triuneUpload(new w.File([bytes],"mine.onnx"));
@@ -529,7 +553,7 @@ func TestServeInBrowser(t *testing.T) {
 	if got.Failed != "" || len(got.Errors) > 0 || len(got.Unreachable) > 0 {
 		t.Errorf("failed %q, errors %q, not reachable %q", got.Failed, got.Errors, got.Unreachable)
 	}
-	if len(got.Steps) != 9 || got.Sorted != "descending" || !strings.Contains(got.Refusal, "bad.onnx") {
+	if len(got.Steps) != 11 || got.Sorted != "descending" || !strings.Contains(got.Refusal, "bad.onnx") {
 		t.Errorf("steps %q, sorted %q, refusal %q", got.Steps, got.Sorted, got.Refusal)
 	}
 	if got.Median > 100 {
