@@ -1,6 +1,7 @@
 package whatif
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -9,10 +10,12 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/goccy/go-yaml"
 
@@ -33,12 +36,12 @@ type Study struct {
 	Units    []string `yaml:"units" json:"units,omitempty"`
 	Policies []string `yaml:"policies" json:"policies,omitempty"`
 	Batch    []int    `yaml:"batch" json:"batch,omitempty"`
-	// Set varies device parameters: by path (or paths joined by commas, which
-	// then change together), a value, a list of values, or a range.
-	Set yaml.MapSlice `yaml:"set" json:"-"`
 	// Pins name layers that must run on a unit, PATTERN=UNIT, in every
 	// configuration.
 	Pins []string `yaml:"pins" json:"pins,omitempty"`
+	// Set varies device parameters: by path (or paths joined by commas, which
+	// then change together), a value, a list of values, or a range.
+	Set yaml.MapSlice `yaml:"set" json:"-"`
 	// Configs lists configurations one by one, instead of a grid. What an
 	// entry leaves out is the first choice of the lists above.
 	Configs []Entry `yaml:"configs" json:"configs,omitempty"`
@@ -58,10 +61,10 @@ type Study struct {
 
 	dir  string
 	axes []Axis // varying first to last, the last one fastest
+	pins []scheduler.Pin
 }
 
 // Entry is a configuration with parts left out.
-	pins []scheduler.Pin
 type Entry struct {
 	Model  string        `yaml:"model" json:"model,omitempty"`
 	Device string        `yaml:"device" json:"device,omitempty"`
@@ -148,9 +151,6 @@ func (s *Study) init() error {
 			return err
 		}
 	}
-	var batch []string
-	for _, b := range s.Batch {
-		if b < 1 || b > 1<<16 {
 	s.pins = nil
 	for _, x := range s.Pins {
 		p, err := scheduler.ParsePin(x)
@@ -159,6 +159,9 @@ func (s *Study) init() error {
 		}
 		s.pins = append(s.pins, p)
 	}
+	var batch []string
+	for _, b := range s.Batch {
+		if b < 1 || b > 1<<16 {
 			return fmt.Errorf("whatif: study: batch %d (want 1 to 65536)", b)
 		}
 		batch = append(batch, strconv.Itoa(b))
@@ -481,8 +484,9 @@ func (s *Study) setPaths() []string {
 // Stamp says what a result was made from.
 type Stamp struct {
 	Study   string `json:"study"`
-	Hash    string `json:"hash"`    // of the study, the devices' figures, the files and the program's version
+	Hash    string `json:"hash"`    // of the study, the devices' figures, the files and the program's code
 	Version string `json:"version"` // of Triune
+	Build   string `json:"build"`   // the commit or version of the code, or a hash of the executable
 	Go      string `json:"go"`
 	Seed    uint64 `json:"seed"`
 	Configs int64  `json:"configurations"`
@@ -495,21 +499,68 @@ func Version() string {
 	if !ok {
 		return "unknown"
 	}
+	return version(bi)
+}
+
+func version(bi *debug.BuildInfo) string {
 	v := bi.Main.Version
-	for _, x := range bi.Settings {
-		if x.Key == "vcs.revision" && (v == "" || v == "(devel)") {
-			v = x.Value
-		}
-	}
-	if v == "" {
-		v = "(devel)"
+	if v == "" || v == "(devel)" {
+		v = cmp.Or(setting(bi, "vcs.revision"), "(devel)")
 	}
 	return v
 }
 
+func setting(bi *debug.BuildInfo, key string) string {
+	for _, x := range bi.Settings {
+		if x.Key == key {
+			return x.Value
+		}
+	}
+	return ""
+}
+
+// thisBuild tells the code of this program from other code.
+var thisBuild = sync.OnceValues(func() (string, error) {
+	bi, _ := debug.ReadBuildInfo()
+	return buildOf(bi, os.Executable)
+})
+
+// buildOf names the code of a program: by the commit, or the released version.
+// Where that does not say what was compiled, because files were changed or
+// nothing is known, a hash of the executable does.
+func buildOf(bi *debug.BuildInfo, executable func() (string, error)) (string, error) {
+	if bi != nil {
+		revision, modified, v := setting(bi, "vcs.revision"), setting(bi, "vcs.modified"), bi.Main.Version
+		switch {
+		case revision != "" && modified == "false":
+			return revision, nil
+		case revision == "" && v != "" && v != "(devel)" && !strings.HasSuffix(v, "+dirty"):
+			return v, nil
+		}
+	}
+	name, err := executable()
+	if err != nil {
+		return "", fmt.Errorf("whatif: the program's own file: %w", err)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return "", fmt.Errorf("whatif: the program's own file: %w", err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fmt.Errorf("whatif: the program's own file: %w", err)
+	}
+	return "executable " + hex.EncodeToString(h.Sum(nil))[:16], nil
+}
+
 // stamp hashes everything that the rows depend on.
 func (s *Study) stamp(p *Pricer) (Stamp, error) {
-	st := Stamp{Study: s.Name, Version: Version(), Go: goVersion(), Configs: s.Len()}
+	build, err := thisBuild()
+	if err != nil {
+		return Stamp{}, err
+	}
+	st := Stamp{Study: s.Name, Version: Version(), Build: build, Go: goVersion(), Configs: s.Len()}
 	if s.Sample != nil {
 		st.Seed = s.Sample.Seed
 	}
@@ -520,6 +571,8 @@ func (s *Study) stamp(p *Pricer) (Stamp, error) {
 	}
 	put := func(v any) { fmt.Fprintf(h, "%q\n", fmt.Sprint(v)) }
 	put(st.Version)
+	put(st.Build)
+	put(runtime.GOARCH) // some processors fuse multiplications and additions
 	for _, m := range []yaml.MapSlice{s.Set, s.Columns} {
 		put(m)
 	}
