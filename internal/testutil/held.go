@@ -13,12 +13,12 @@ import (
 )
 
 // Child runs the calling test again, in a process of its own whose garbage
-// collector stops the world, and reports what that found; it returns true in
-// the parent, which has nothing more to do. [Held] needs it: a collector that
+// collector stops the world and sweeps at once, and reports what that found; it
+// returns true in the parent, which has nothing more to do. [Held] needs it: a collector that
 // runs beside the program leaves what dies meanwhile in its count.
 func Child(t *testing.T) bool {
 	t.Helper()
-	const mode = "gcstoptheworld=1"
+	const mode = "gcstoptheworld=2"
 	if strings.Contains(os.Getenv("GODEBUG"), mode) {
 		return false
 	}

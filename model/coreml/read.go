@@ -23,14 +23,14 @@ type decoder struct {
 
 // What records take in memory, in bytes, for the budget.
 const (
-	namedBytes    = 300 // a name and its type
+	namedBytes    = 330 // a name and its type
 	opBytes       = 150
-	argBytes      = 130
-	bindingBytes  = 60
-	valueBytes    = 260
+	argBytes      = 140
+	bindingBytes  = 80
+	valueBytes    = 340
 	typeBytes     = 250 // a valueType in a list that grows
 	dimBytes      = 20
-	numberBytes   = 26 // an integer in a list that grows
+	numberBytes   = 30 // an integer in a list that grows
 	stringBytes   = 40 // a string in a list that grows
 	featureBytes  = 600
 	functionBytes = 300
@@ -743,7 +743,15 @@ func (d *decoder) tensorValue(b []byte, out *value) error {
 					return nil
 				})
 			case 4:
-				if err := d.mem.Pass(stringBytes + len(f.data)); err != nil {
+				if out.strs == nil { // in its final size
+					n := 0
+					_ = eachField(v, func(field) error { n++; return nil })
+					if err := d.mem.Pass(16 * n); err != nil {
+						return err
+					}
+					out.strs = make([]string, 0, n)
+				}
+				if err := d.mem.Pass(16 + len(f.data)); err != nil {
 					return err
 				}
 				out.strs = append(out.strs, string(f.data))
