@@ -18,6 +18,7 @@ var neonDotLevel = level{
 
 	maxF32: func(t *tileArgs, _ int) { maxF32NEON(t) },
 	max8:   max8NEON,
+	addQ8:  [...]func(*addArgs){addQ8NEON, addQ8F16NEON},
 
 	peakF32: peakF32NEON, peakF32Ops: 24 * 4 * 2,
 	peakI8: peakI8SDOT, peakI8Ops: 24 * 16 * 2,
@@ -33,6 +34,7 @@ var neonLevel = level{
 
 	maxF32: func(t *tileArgs, _ int) { maxF32NEON(t) },
 	max8:   max8NEON,
+	addQ8:  [...]func(*addArgs){addQ8NEON, addQ8F16NEON},
 
 	peakF32: peakF32NEON, peakF32Ops: 24 * 4 * 2,
 	peakI8: peakI8Go, peakI8Ops: 8,

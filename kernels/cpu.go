@@ -15,6 +15,8 @@ type level struct {
 	// Maximum over the windows of rows of one block.
 	maxF32 microDW
 	max8   func(t *tileArgsI8, strideW int, signed bool)
+	// Addition of bytes, by Round; nil where it goes through floats.
+	addQ8 [RoundF16 + 1]func(*addArgs)
 	// Register-only loops and the operations of one iteration.
 	peakF32, peakI8       func(n int64)
 	peakF32Ops, peakI8Ops float64

@@ -18,6 +18,7 @@ type Ctx struct {
 	gemmI8  gemmI8Task
 	flat    flatTask
 	bcast   bcastTask
+	add     addTask
 	layout  layoutTask
 	pools   poolTask
 	norm    normTask

@@ -48,6 +48,12 @@ func maxU8NEON(t *tileArgsI8)
 func maxS8NEON(t *tileArgsI8)
 
 //go:noescape
+func addQ8NEON(t *addArgs)
+
+//go:noescape
+func addQ8F16NEON(t *addArgs)
+
+//go:noescape
 func vecAddNEON(t *vecArgs)
 
 //go:noescape

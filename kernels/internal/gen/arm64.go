@@ -487,6 +487,8 @@ func genARM64(dir string) error {
 	a.maxF32()
 	a.max8("maxU8NEON", a.umax8)
 	a.max8("maxS8NEON", a.smax8)
+	a.addQ8("addQ8NEON", false)
+	a.addQ8("addQ8F16NEON", true)
 	ops := append(a.vectors(), a.mathOps()...)
 	a.peak("peakF32NEON", func(d int) { a.fmla(31, 30, d) })
 	a.peak("peakI8SDOT", func(d int) { a.sdotEl(31%16, 0, 30, d) })

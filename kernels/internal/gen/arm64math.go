@@ -342,6 +342,17 @@ func (a *arm) affine(ops *[]string) {
 	})
 }
 
+// narrow packs the low bytes of the 16 integers in 0-3 into V6; 4 and 5 are
+// scratch.
+func (a *arm) narrow() {
+	a.xtn16(0, 4)
+	a.xtn16hi(1, 4)
+	a.xtn16(2, 5)
+	a.xtn16hi(3, 5)
+	a.xtn8(4, 6)
+	a.xtn8hi(5, 6)
+}
+
 // conversions writes those between types.
 func (a *arm) conversions(ops *[]string) {
 	*ops = append(*ops, "ToF16", "FromF16", "Quant", "Dequant")
@@ -377,12 +388,7 @@ func (a *arm) conversions(ops *[]string) {
 			a.fcvtns(q, q)
 			a.add(19, q, q)
 		})
-		a.xtn16(0, 4)
-		a.xtn16hi(1, 4)
-		a.xtn16(2, 5)
-		a.xtn16hi(3, 5)
-		a.xtn8(4, 6)
-		a.xtn8hi(5, 6)
+		a.narrow()
 		a.f("VST1.P [V6.B16], 16(R1)")
 	}, nil)
 	// Parameters: scale, zero (unsigned domain, int32), flip (int32).

@@ -93,6 +93,8 @@ func main() {
 		{"zf32_avx2_amd64", genAVX2},
 		{"zi8_avx2_amd64", genI8AVX2},
 		{"zvec_avx2_amd64", genVecAVX2},
+		{"zaddq8_avx512_amd64", genAddQ8AVX512},
+		{"zaddq8_avx2_amd64", genAddQ8AVX2},
 		{"zcpu_amd64", genCPU},
 	}
 	for _, f := range files {

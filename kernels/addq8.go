@@ -1,0 +1,101 @@
+package kernels
+
+import (
+	"math"
+	"unsafe"
+)
+
+// addArgs are the arguments of the byte addition kernels. Assembly reads it by
+// offset (internal/gen/addq8.go holds the same list).
+type addArgs struct {
+	dst, a, b      unsafe.Pointer
+	n              int64 // elements, a positive multiple of 16
+	aScale, bScale float32
+	aZero, bZero   int32 // zero points, unsigned domain
+	aFlip, bFlip   int32 // 0x80 where the bytes are signed
+	lo, hi         float32
+	qScale, qInv   float32
+	qLo, qHi       float32 // least and greatest value in steps of the output
+	qAdd           int32   // zero point of the output bytes as stored
+	_              int32
+}
+
+// AddQ8 adds two tensors of 8-bit codes to one: to dst it writes
+//
+//	quantize(round(clamp(h(dequantize(a)) + h(dequantize(b)))))
+//
+// where h rounds to fp16 if round does and is the identity otherwise, and every
+// other step rounds to float32, so that the bytes are those of the separate
+// functions. act is a clamp or nothing. dst may be a or b.
+func AddQ8(ctx *Ctx, dst []uint8, to QParams, a []uint8, qa QParams, b []uint8, qb QParams, act Activation, round Round) {
+	need("AddQ8 a", len(a), len(dst))
+	need("AddQ8 b", len(b), len(dst))
+	lo, hi, ok := act.clip()
+	if !ok || round > RoundF16 {
+		panic("kernels: AddQ8 takes a clamp and RoundNone or RoundF16")
+	}
+	ctx.add = addTask{dst: dst, a: a, b: b, qa: qa, qb: qb, to: to, act: act, round: round}
+	// The vector kernel divides without bounding the quotient first, so sums must
+	// be finite, also as fp16.
+	bound, limit := 255*(math.Abs(float64(qa.Scale))+math.Abs(float64(qb.Scale))), 1e30
+	if round == RoundF16 {
+		limit = 32768
+	}
+	if bound < limit && lo <= float32(bound) && hi >= -float32(bound) && to.Scale >= minScale && to.Scale <= maxScale && bound/float64(to.Scale) < 1e30 {
+		z := to.zeroU8()
+		ctx.add.args = addArgs{
+			aScale: qa.Scale, bScale: qb.Scale, aZero: qa.zeroU8(), bZero: qb.zeroU8(), aFlip: int32(qa.flip()), bFlip: int32(qb.flip()),
+			lo: lo, hi: hi, qScale: to.Scale, qInv: 1 / to.Scale, qLo: float32(-z), qHi: float32(255 - z), qAdd: to.Zero,
+		}
+	}
+	ctx.pool.Run(ceilDiv(len(dst), flatGrain), &ctx.add)
+	ctx.add = addTask{}
+}
+
+// addTask is a byte addition, cut into pieces of flatGrain.
+type addTask struct {
+	dst, a, b  []uint8
+	qa, qb, to QParams
+	act        Activation
+	round      Round
+	args       addArgs // qInv is 0 where the vector kernel must not be used
+}
+
+func (t *addTask) RunPiece(i, _ int) {
+	lo, hi := i*flatGrain, min((i+1)*flatGrain, len(t.dst))
+	dst, a, b := t.dst[lo:hi], t.a[lo:hi], t.b[lo:hi]
+	if run := cur.addQ8[t.round]; run != nil && t.args.qInv != 0 {
+		u := t.args
+		if n := len(dst) &^ 15; n > 0 {
+			u.dst, u.a, u.b, u.n = unsafe.Pointer(&dst[0]), unsafe.Pointer(&a[0]), unsafe.Pointer(&b[0]), int64(n)
+			run(&u)
+			dst, a, b = dst[n:], a[n:], b[n:]
+		}
+		if len(dst) > 0 {
+			var d, x, y [Block]uint8
+			copy(x[:], a)
+			copy(y[:], b)
+			u.dst, u.a, u.b, u.n = unsafe.Pointer(&d), unsafe.Pointer(&x), unsafe.Pointer(&y), Block
+			run(&u)
+			copy(dst, d[:])
+		}
+		return
+	}
+	t.separate(dst, a, b)
+}
+
+// separate calls the separate functions, a few elements at a time.
+func (t *addTask) separate(dst, a, b []uint8) {
+	var x, y [256]float32
+	for len(dst) > 0 {
+		n := min(len(dst), len(x))
+		dequantize(x[:n], a[:n], t.qa)
+		dequantize(y[:n], b[:n], t.qb)
+		roundSlice(x[:n], t.round)
+		roundSlice(y[:n], t.round)
+		binary(Add, x[:n], x[:n], y[:n])
+		finish(x[:n], t.act, t.round)
+		quantize(dst[:n], x[:n], t.to)
+		dst, a, b = dst[n:], a[n:], b[n:]
+	}
+}
