@@ -19,7 +19,7 @@ type ConvI8Config struct {
 // ConvI8 is a convolution of 8-bit activations with int8 weights: exact int32
 // accumulation, then the float epilogue
 //
-//	y = round(act(acc*s[oc] + bias[oc] + residual)),  s = In.Scale*WScale[oc]
+//	y = round(act((acc+sum[oc])*s[oc] + bias[oc] + residual)),  s = In.Scale*WScale[oc]
 //
 // and for RunQ8
 //
@@ -29,7 +29,7 @@ type ConvI8Config struct {
 // clamp), RunQ8 works in units of the output scale, as fixed-function hardware
 // and ONNX Runtime do:
 //
-//	q = clamp(rint(acc*(s[oc]/Out.Scale) + bias[oc]/Out.Scale + residual/Out.Scale) + Out.Zero)
+//	q = clamp(rint((acc+sum[oc])*(s[oc]/Out.Scale) + bias[oc]/Out.Scale + residual/Out.Scale) + Out.Zero)
 //
 // Every step is rounded to float32 and none is a fused multiply-add, rint is
 // half to even, so the result is the same bits on every instruction set

@@ -84,13 +84,17 @@ func (q QParams) Range() (lo, hi int32) {
 }
 
 // Epilogue is what happens to a sum before it is stored, in this order:
-// scale (int8 products only), bias, residual, activation, rounding, and, where
+// integer bias and scale (int8 products only), bias, residual, activation, rounding, and, where
 // the destination is 8-bit, requantisation. Every step is fused into the
 // kernel. The zero value stores the sum.
 type Epilogue struct {
 	Bias  []float32  // per output channel, or nil
 	Act   Activation // after the residual
 	Round Round      // after the activation, before requantisation
+	// Sum is added to the exact sum of int8 products before it is scaled: a
+	// bias in units of In.Scale*WScale, per output channel, or nil. Together
+	// they must stay inside int32. Float kernels do not read it.
+	Sum []int32
 }
 
 // Residual is a tensor added before the activation, in the layout and shape of

@@ -13,7 +13,7 @@ type epilogueI8 struct {
 	flipIn  uint8 // what turns its bytes into that, by exclusive or
 	act     Activation
 	rnd     Round
-	corr    []int32 // -zero * sum of the weights, per channel
+	corr    []int32 // integer bias - zero * sum of the weights, per channel
 	scale   []float32
 	bias    []float32
 	// The same in units of the output scale, for byte results without a
@@ -44,6 +44,9 @@ func newEpilogueI8(n int, wScale []float32, in, out QParams, ep Epilogue, sums [
 	for i := 0; i < n; i++ {
 		e.scale[i] = in.Scale * wScale[i%len(wScale)]
 		e.corr[i] = -zp * sums[i]
+		if ep.Sum != nil {
+			e.corr[i] += ep.Sum[i]
+		}
 	}
 	var clip bool
 	e.lo, e.hi, clip = ep.Act.clip()
@@ -160,6 +163,9 @@ func checkI8(outC, sum int, wScale []float32, in, out QParams, ep Epilogue) erro
 	}
 	if sum > maxSum {
 		return fmt.Errorf("kernels: an int8 sum of %d products can leave int32, must be at most %d", sum, maxSum)
+	}
+	if ep.Sum != nil && len(ep.Sum) != outC {
+		return fmt.Errorf("kernels: integer bias has %d values, need %d", len(ep.Sum), outC)
 	}
 	if ep.Round > RoundF16Sat || !ep.Act.valid() {
 		return fmt.Errorf("kernels: epilogue has unknown activation %d or rounding %d", ep.Act.Kind, ep.Round)

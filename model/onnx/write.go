@@ -30,7 +30,8 @@ const (
 // Write writes a graph as one ONNX file. Compressed weights are written as
 // codes with a DequantizeLinear where ONNX can say that (integer codes with
 // scales per tensor, per channel or in blocks along one axis); palettes and
-// sparse weights, which it cannot, are written decompressed. Operators beyond
+// sparse weights, which it cannot, are written decompressed. Activations of
+// int8 codes that came from elsewhere are written as uint8. Operators beyond
 // ONNX are written as the operators they stand for. The bytes depend on the
 // graph only. Models of 2 GiB and more need [Save].
 func Write(w io.Writer, g *model.Graph) error {
@@ -194,6 +195,7 @@ func layout(g *model.Graph, outside string) (*message, error) {
 	if err := g.Validate(false); err != nil {
 		return nil, err
 	}
+	g = unsigned(g)
 	w := &writer{opset: 18, names: map[*model.Value]string{}, taken: map[string]bool{}, seen: map[*model.Value]bool{}}
 	// Inputs and outputs keep their names before anything else takes them.
 	for _, v := range slices.Concat(g.Inputs, g.Outputs) {

@@ -367,3 +367,77 @@ func TestOutside(t *testing.T) {
 		t.Error("a model of 4 GB fits one file")
 	}
 }
+
+// TestUnsigned writes int8 activations as uint8: the same numbers, and bytes
+// that do not change when they are read and written again.
+func TestUnsigned(t *testing.T) {
+	g := quantizedChain(t)
+	in := map[string]*model.Tensor{"x": model.Of([]float32{-9, -1.26, -0.5, 0, 0.24, 0.26, 1, 99}, 1, 8)}
+	var b bytes.Buffer
+	if err := Write(&b, g); err != nil {
+		t.Fatal(err)
+	}
+	h, err := Read(b.Bytes(), "", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	types := map[model.DType]int{}
+	for _, n := range h.Nodes {
+		if n.Op == "QuantizeLinear" {
+			types[n.Outputs[0].DType]++
+		}
+	}
+	// The last one is an output of the graph and keeps its type.
+	if types[model.UInt8] != 1 || types[model.Int8] != 1 {
+		t.Errorf("quantized to %v", types)
+	}
+	if g.Nodes[0].Outputs[0].DType != model.Int8 || g.Nodes[0].In(2).DType != model.Int8 {
+		t.Error("writing changed the graph")
+	}
+	want, err := ops.EvalGraph(context.Background(), g, in, ops.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ops.EvalGraph(context.Background(), h, in, ops.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, v := range g.Outputs {
+		if w := want[v.Name]; !bytes.Equal(got[h.Outputs[i].Name].Data, w.Data) {
+			t.Errorf("output %s is %v, was %v", v.Name, got[h.Outputs[i].Name].Data, w.Data)
+		}
+	}
+	var again bytes.Buffer
+	if err := Write(&again, h); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(again.Bytes(), b.Bytes()) {
+		t.Error("the second writing gives other bytes")
+	}
+}
+
+// quantizedChain is x -> int8 -> relu -> int8, both codes with the zero point
+// -3; the first are dequantized twice.
+func quantizedChain(t *testing.T) *model.Graph {
+	t.Helper()
+	x := &model.Value{Name: "x", DType: model.Float32, Shape: model.Shape{1, 8}}
+	scale := &model.Value{Name: "scale", DType: model.Float32, Shape: model.Shape{}, Const: model.NewConst(model.Scalar(float32(0.25)))}
+	z := model.Of([]int8{-3})
+	z.Shape = model.Shape{}
+	zero := &model.Value{Name: "zero", DType: model.Int8, Shape: model.Shape{}, Const: model.NewConst(z)}
+	g := &model.Graph{Name: "chain", Format: "zoo", Inputs: []*model.Value{x}}
+	op := func(op model.Op, name string, in ...*model.Value) *model.Value {
+		n := &model.Node{Name: name, Op: op, Inputs: in}
+		n.Outputs = []*model.Value{{Name: name, Producer: n}}
+		g.Nodes = append(g.Nodes, n)
+		return n.Outputs[0]
+	}
+	q := op("QuantizeLinear", "q", x, scale, zero)
+	a := op("Relu", "a", op("DequantizeLinear", "d1", q, scale, zero))
+	c := op("Neg", "c", op("DequantizeLinear", "d2", q, scale, zero))
+	g.Outputs = []*model.Value{op("QuantizeLinear", "y", a, scale, zero), c}
+	if err := ops.InferGraph(g); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}

@@ -1,6 +1,8 @@
 package exec
 
 import (
+	"math"
+
 	"github.com/triune-sim/triune/kernels"
 	"github.com/triune-sim/triune/model"
 )
@@ -159,10 +161,12 @@ func (b *builder) convI8(n *model.Node, t tail, shape kernels.ConvShape, lay lay
 	if err != nil {
 		return 0, err
 	}
+	sum, bias := w.bias(bias, d.q.Scale, shape.InC/shape.Groups*shape.KH*shape.KW)
 	cfg := kernels.ConvI8Config{Shape: shape, Weights: w.codes, WScale: w.scale, In: d.q}
 	if cfg.Epilogue, err = b.epilogue(t, shape.OutC, bias, b.num.DotRound, false); err != nil {
 		return 0, err
 	}
+	cfg.Sum = sum
 	if t.quant {
 		cfg.Out, cfg.Round = t.q, kernels.RoundNone
 	}
@@ -234,6 +238,22 @@ func (b *builder) residualI8(v *model.Value, lay layout) (*residual, error) {
 type weightsI8 struct {
 	codes []int8
 	scale []float32
+}
+
+// bias splits a bias of an int8 product. Beside the int32 sum stands an int32 in
+// units of the input's scale times the weight's, which is what QDQ files hold
+// and what ONNX Runtime makes of a float bias. One that would leave int32
+// together with the sum of k products stays a float.
+func (w *weightsI8) bias(bias []float32, in float32, k int) (sum []int32, rest []float32) {
+	room := math.MaxInt32 - 255*128*float64(k)
+	for i, v := range bias {
+		n := math.RoundToEven(float64(v / (in * w.scale[i%len(w.scale)])))
+		if !(math.Abs(n) <= room) { // or the scale is zero
+			return nil, bias
+		}
+		sum = append(sum, int32(n))
+	}
+	return sum, nil
 }
 
 // weightsI8 returns the codes of a weight stored in 8 bits with scales per

@@ -23,9 +23,9 @@ type convI8 struct {
 }
 
 // integerConv is the integer reference: exact sums of (q - zero) * w over the
-// real pixels, scaled to units of the output scale, biased, clamped and rounded
-// in float32 steps (the definition of kernels.ConvI8). It shares no code with
-// the executor.
+// real pixels and an int32 bias, scaled to units of the output scale, clamped
+// and rounded in float32 steps (the definition of kernels.ConvI8). It shares no
+// code with the executor.
 func (c convI8) integerConv(q []int, w []int8, ws []float32, bias []float32, sIn, sOut float32) []int {
 	oh, ow := (c.h+2*c.pad-c.k)/c.stride+1, (c.w+2*c.pad-c.k)/c.stride+1
 	icg, ocg := c.c/c.groups, c.oc/c.groups
@@ -51,11 +51,11 @@ func (c convI8) integerConv(q []int, w []int8, ws []float32, bias []float32, sIn
 							}
 						}
 					}
+					if bias != nil { // an int32 in units of the products
+						acc += int32(math.RoundToEven(float64(bias[o] / (sIn * ws[o%len(ws)]))))
+					}
 					// In units of the output scale, each step rounded to float32.
 					f := float32(acc) * (sIn * ws[o%len(ws)] / sOut)
-					if bias != nil {
-						f += bias[o] / sOut
-					}
 					if c.relu {
 						f = max(f, 0)
 					}

@@ -138,10 +138,12 @@ func (b *builder) linearI8(n *model.Node, t tail, m, k, cols int, order kernels.
 	if err != nil {
 		return 0, err
 	}
+	sum, bias := w.bias(bias, d.q.Scale, k)
 	cfg := kernels.LinearI8Config{K: k, N: cols, Weights: w.codes, Order: order, WScale: w.scale, In: d.q}
 	if cfg.Epilogue, err = b.epilogue(t, cols, bias, b.num.DotRound, false); err != nil {
 		return 0, err
 	}
+	cfg.Sum = sum
 	if t.quant {
 		cfg.Out, cfg.Round = t.q, kernels.RoundNone
 	}

@@ -106,10 +106,12 @@ func (b *builder) convTransposeI8(n *model.Node, t tail, shape kernels.ConvShape
 	if err != nil {
 		return 0, err
 	}
+	sum, bias := w.bias(bias, d.q.Scale, shape.InC/shape.Groups*shape.KH*shape.KW)
 	cfg := kernels.ConvI8Config{Shape: shape, Weights: mirrored(w.codes, shape), WScale: w.scale, In: d.q}
 	if cfg.Epilogue, err = b.epilogue(t, shape.OutC, bias, b.num.DotRound, false); err != nil {
 		return 0, err
 	}
+	cfg.Sum = sum
 	if t.quant {
 		cfg.Out, cfg.Round = t.q, kernels.RoundNone
 	}
