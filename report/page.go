@@ -27,6 +27,10 @@ type Page struct {
 	// Published are measurements by others of the same model, scheme and
 	// device.
 	Published []Published
+	// Narrow draws for half a page; SpanMS is the end of the time axes, so that
+	// two pages side by side compare (0: the request's own).
+	Narrow bool
+	SpanMS float64
 	// Command reproduces the page; Version is the program's.
 	Command, Version string
 }
@@ -76,12 +80,26 @@ func Funcs() template.FuncMap {
 		"join":  strings.Join,
 		"low":   strings.ToLower,
 		"plus":  func(v float64) string { return fmt.Sprintf("%+.3f", v) },
-		"fused": fused,
+		"fused": fused, "ratio": ratio,
 		"tops":  func(p *result.Prediction) string { return Sig(2*float64(p.MACs)/p.LatencyMS/1e9, 3) },
 		"watts": func(p *result.Prediction) string { return Sig(p.EnergyMJ/p.LatencyMS, 3) },
 		"err":   func(p Published) string { return fmt.Sprintf("%+.1f %%", 100*(p.PredictsMS/p.MS-1)) },
 		"css":   func() template.CSS { return template.CSS(pageCSS) },
 		"js":    func() template.JS { return template.JS(pageJS) },
+	}
+}
+
+// ratio says how a package compares with that of the uncompressed fp16 network.
+func ratio(r float64) string {
+	switch s := fmt.Sprintf("%.2f", r); {
+	case !(r > 0):
+		return "package"
+	case s == "1.00":
+		return "package, as large as fp16"
+	case r < 1:
+		return fmt.Sprintf("package, %.2f times as large as fp16", 1/r)
+	default:
+		return "package, " + s + " times smaller than fp16"
 	}
 }
 
@@ -138,8 +156,12 @@ func Fragment(w io.Writer, p *Page, all bool) error {
 }
 
 func (p *Page) view() view {
-	return view{Page: p, Mapping: MappingSVG(p.Prediction), Parts: PartsSVG(p.Prediction),
-		Timeline: TimelineSVG(TimelineOf(p)), Roofline: RooflineSVG(p.Prediction, p.Roofs), Memory: MemorySVG(p.Prediction, p.LiveBytes)}
+	k := sketch{w: wide, span: p.SpanMS}
+	if p.Narrow {
+		k.w = narrow
+	}
+	return view{Page: p, Mapping: k.mapping(p.Prediction), Parts: k.parts(p.Prediction),
+		Timeline: k.timeline(TimelineOf(p)), Roofline: k.roofline(p.Prediction, p.Roofs), Memory: k.memory(p.Prediction, p.LiveBytes)}
 }
 
 // TimelineOf is the page's timeline, or one drawn from the layers alone.

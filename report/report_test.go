@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/xml"
 	"fmt"
+	"html/template"
 	"io"
 	"math"
 	"os"
@@ -225,5 +226,57 @@ func TestFormats(t *testing.T) {
 	}
 	if got := Ticks(3, 3, 5); len(got) != 1 {
 		t.Errorf("ticks of a point: %v", got)
+	}
+}
+
+// Side by side, times are drawn on one scale, and nothing leaves the drawing.
+func TestSideBySide(t *testing.T) {
+	rects := regexp.MustCompile(`<rect class="[^"]*" x="([\d.]+)" y="\d+" width="([\d.]+)"`)
+	widths := func(svg template.HTML) (sum, end float64) {
+		for _, m := range rects.FindAllStringSubmatch(string(svg), -1) {
+			var x, w float64
+			fmt.Sscan(m[1], &x)
+			fmt.Sscan(m[2], &w)
+			if w != 12 { // the legend
+				sum += w
+			}
+			end = max(end, x+w)
+		}
+		return sum, end
+	}
+	p := full(9)
+	p.Narrow = true
+	own := p.view()
+	p.SpanMS = 2 * p.Prediction.LatencyMS
+	half := p.view()
+	for name, pair := range map[string][2]template.HTML{"timeline": {own.Timeline, half.Timeline}, "parts": {own.Parts, half.Parts}} {
+		a, enda := widths(pair[0])
+		b, _ := widths(pair[1])
+		if math.Abs(a/b-2) > 0.02 {
+			t.Errorf("%s: bars of %.1f, on twice the time %.1f", name, a, b)
+		}
+		if enda > narrow {
+			t.Errorf("%s ends at %.1f of %d", name, enda, narrow)
+		}
+	}
+	for name, svg := range map[string]template.HTML{"mapping": own.Mapping, "parts": own.Parts, "timeline": own.Timeline, "roofline": own.Roofline, "memory": own.Memory} {
+		if !strings.Contains(string(svg), fmt.Sprintf(`viewBox="0 0 %d `, narrow)) {
+			t.Errorf("%s is not narrow", name)
+		}
+	}
+	if p.SpanMS = p.Prediction.LatencyMS / 2; p.view().Timeline != own.Timeline {
+		t.Error("a scale shorter than the request cuts it")
+	}
+}
+
+func TestRatio(t *testing.T) {
+	for _, c := range []struct {
+		r    float64
+		want string
+	}{{1, "package, as large as fp16"}, {0.9999, "package, as large as fp16"}, {1.94, "package, 1.94 times smaller than fp16"},
+		{0.5, "package, 2.00 times as large as fp16"}, {0, "package"}, {math.NaN(), "package"}} {
+		if got := ratio(c.r); got != c.want {
+			t.Errorf("%v: %q, want %q", c.r, got, c.want)
+		}
 	}
 }

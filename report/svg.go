@@ -17,6 +17,21 @@ type canvas struct {
 	strings.Builder
 }
 
+// sketch is the size of drawings: their width in units of which 13 are a line
+// of text, and the end of their time axes; 0 is the request's own.
+type sketch struct {
+	w    int
+	span float64 // ms
+}
+
+const (
+	wide   = 960 // a drawing that has the page
+	narrow = 560 // one of two side by side
+)
+
+// end is the end of a time axis.
+func (k sketch) end(ms float64) float64 { return max(ms, k.span) }
+
 func (c *canvas) f(format string, a ...any) { fmt.Fprintf(c, format, a...) }
 
 func esc(s string) string { return template.HTMLEscapeString(s) }
@@ -42,8 +57,11 @@ var unitOrder = []string{"CPU", "GPU", "NE"}
 
 // MappingSVG is the unit mapping bar: how many layers run where, and how the
 // time divides.
-func MappingSVG(p *result.Prediction) template.HTML {
-	const w, left, barW = 960, 110, 830
+func MappingSVG(p *result.Prediction) template.HTML { return sketch{w: wide}.mapping(p) }
+
+func (k sketch) mapping(p *result.Prediction) template.HTML {
+	const left = 110
+	barW := float64(k.w - left - 20)
 	var c canvas
 	use := map[string]result.UnitUse{}
 	for _, u := range p.Units {
@@ -59,7 +77,7 @@ func MappingSVG(p *result.Prediction) template.HTML {
 		{"multiply-adds", func(u result.UnitUse) float64 { return float64(u.MACs) }, func(u result.UnitUse) string { return Count(u.MACs) }},
 		{"energy", func(u result.UnitUse) float64 { return u.EnergyMJ }, func(u result.UnitUse) string { return MS(u.EnergyMJ) + " mJ" }},
 	}
-	c.open(w, 12+34*len(rows), "Compute unit mapping")
+	c.open(k.w, 12+34*len(rows), "Compute unit mapping")
 	for i, r := range rows {
 		y := 6 + 34*i
 		c.f(`<text x="%d" y="%d" text-anchor="end">%s</text>`, left-10, y+18, r.name)
@@ -90,8 +108,19 @@ func MappingSVG(p *result.Prediction) template.HTML {
 }
 
 // PartsSVG divides the latency into its parts.
-func PartsSVG(p *result.Prediction) template.HTML {
-	const w, left, barW = 960, 110, 830
+func PartsSVG(p *result.Prediction) template.HTML { return sketch{w: wide}.parts(p) }
+
+func (k sketch) parts(p *result.Prediction) template.HTML {
+	const left = 110
+	barW := float64(k.w - left - 20)
+	if p.LatencyMS > 0 {
+		barW *= p.LatencyMS / k.end(p.LatencyMS)
+	}
+	column := 270
+	if k.w < wide {
+		column = 215
+	}
+	columns := (k.w - left) / column
 	var compute, memory, overhead float64
 	for i := range p.Layers {
 		compute += p.Layers[i].ComputeMS
@@ -108,7 +137,7 @@ func PartsSVG(p *result.Prediction) template.HTML {
 		sum += x.v
 	}
 	var c canvas
-	c.open(w, 94, "Parts of the latency")
+	c.open(k.w, 38+22*((len(parts)+columns-1)/columns)+12, "Parts of the latency")
 	c.f(`<text x="%d" y="24" text-anchor="end">latency</text>`, left-10)
 	x := float64(left)
 	shown := 0
@@ -119,7 +148,7 @@ func PartsSVG(p *result.Prediction) template.HTML {
 		dx := barW * s.v / sum
 		label := fmt.Sprintf("%s %s ms", s.name, MS(s.v))
 		c.f(`<rect class="%s" x="%.2f" y="6" width="%.2f" height="26"><title>%s (%.1f %%)</title></rect>`, s.class, x, max(dx, 1), esc(label), 100*s.v/sum)
-		lx, ly := left+shown%3*270, 44+shown/3*22
+		lx, ly := left+shown%columns*column, 44+shown/columns*22
 		c.f(`<rect class="%s" x="%d" y="%d" width="12" height="12"/><text x="%d" y="%d">%s</text>`, s.class, lx, ly, lx+17, ly+11, esc(label))
 		shown++
 		x += dx
@@ -148,8 +177,11 @@ func Ticks(lo, hi float64, n int) []float64 {
 }
 
 // TimelineSVG draws what happens when, a lane per unit that does something.
-func TimelineSVG(t *result.Timeline) template.HTML {
-	const w, left, right, lane, top = 960, 60, 16, 44, 8
+func TimelineSVG(t *result.Timeline) template.HTML { return sketch{w: wide}.timeline(t) }
+
+func (k sketch) timeline(t *result.Timeline) template.HTML {
+	const left, right, lane, top = 60, 16, 44, 8
+	w, end := k.w, k.end(t.EndMS)
 	used := make([]int, len(t.Lanes))
 	n := 0
 	for i := range t.Lanes {
@@ -166,10 +198,10 @@ func TimelineSVG(t *result.Timeline) template.HTML {
 	bottom := top + lane*n
 	c.open(w, bottom+34, "Timeline")
 	scale := 0.0
-	if t.EndMS > 0 {
-		scale = (w - left - right) / t.EndMS
+	if end > 0 {
+		scale = float64(w-left-right) / end
 	}
-	for _, x := range Ticks(0, t.EndMS, 8) {
+	for _, x := range Ticks(0, end, w/120) {
 		px := left + x*scale
 		c.f(`<line class="grid" x1="%.2f" y1="%d" x2="%.2f" y2="%d"/><text class="dim" x="%.2f" y="%d" text-anchor="middle">%g</text>`, px, top, px, bottom, px, bottom+16, x)
 	}
@@ -187,11 +219,14 @@ func TimelineSVG(t *result.Timeline) template.HTML {
 		if s.Kind == "layer" || s.Kind == "request" {
 			class = unitClass(t.Lanes[s.Lane])
 		}
+		if s.DurMS*scale > 2 { // a border would hide what is thinner
+			class += " cut"
+		}
 		tip := fmt.Sprintf("%s: %s ms from %s", s.Name, Sig(s.DurMS, 3), Sig(s.StartMS, 3))
 		if s.Detail != "" {
 			tip += ", " + s.Detail
 		}
-		c.f(`<rect class="%s cut" x="%.2f" y="%d" width="%.2f" height="%d"><title>%s</title></rect>`, class, left+s.StartMS*scale, top+lane*used[s.Lane]+5, max(0.3, s.DurMS*scale), lane-10, esc(tip))
+		c.f(`<rect class="%s" x="%.2f" y="%d" width="%.2f" height="%d"><title>%s</title></rect>`, class, left+s.StartMS*scale, top+lane*used[s.Lane]+5, max(0.3, s.DurMS*scale), lane-10, esc(tip))
 	}
 	return c.html()
 }
@@ -199,7 +234,12 @@ func TimelineSVG(t *result.Timeline) template.HTML {
 // RooflineSVG draws each layer's rate over its arithmetic intensity, with the
 // ceilings of the units. Layers without multiply-adds have no place on it.
 func RooflineSVG(p *result.Prediction, roofs []Roof) template.HTML {
-	const w, h, left, right, top, bottom = 960, 420, 70, 20, 14, 46
+	return sketch{w: wide}.roofline(p, roofs)
+}
+
+func (k sketch) roofline(p *result.Prediction, roofs []Roof) template.HTML {
+	const left, right, top, bottom = 70, 20, 14, 46
+	w, h := k.w, 420
 	pts := rooflinePoints(p)
 	if len(pts) == 0 {
 		return `<p class="dim">No layer multiplies: there is no roofline.</p>`
@@ -219,8 +259,10 @@ func RooflineSVG(p *result.Prediction, roofs []Roof) template.HTML {
 	}
 	lx0, lx1 := decade(x0, x1)
 	ly0, ly1 := decade(y0, y1)
-	px := func(v float64) float64 { return left + (math.Log10(v)-lx0)/(lx1-lx0)*(w-left-right) }
-	py := func(v float64) float64 { return h - bottom - (math.Log10(v)-ly0)/(ly1-ly0)*(h-top-bottom) }
+	px := func(v float64) float64 { return left + (math.Log10(v)-lx0)/(lx1-lx0)*float64(w-left-right) }
+	py := func(v float64) float64 {
+		return float64(h-bottom) - (math.Log10(v)-ly0)/(ly1-ly0)*float64(h-top-bottom)
+	}
 	var c canvas
 	c.open(w, h, "Roofline")
 	for e := lx0; e <= lx1; e++ {
@@ -280,7 +322,12 @@ func rooflinePoints(p *result.Prediction) []rooflinePoint {
 
 // MemorySVG draws the bytes of live activations over time.
 func MemorySVG(p *result.Prediction, live []int64) template.HTML {
-	const w, h, left, right, top, bottom = 960, 220, 80, 16, 14, 40
+	return sketch{w: wide}.memory(p, live)
+}
+
+func (k sketch) memory(p *result.Prediction, live []int64) template.HTML {
+	const left, right, top, bottom = 80, 16, 36, 40 // the peak's name stands above
+	w, h := k.w, 240
 	if len(live) != len(p.Layers) || len(live) == 0 || !(p.LatencyMS > 0) {
 		return ""
 	}
@@ -293,14 +340,15 @@ func MemorySVG(p *result.Prediction, live []int64) template.HTML {
 	if peak == 0 {
 		return ""
 	}
-	px := func(ms float64) float64 { return left + ms/p.LatencyMS*(w-left-right) }
-	py := func(b float64) float64 { return h - bottom - b/float64(peak)*(h-top-bottom) }
+	last := k.end(p.LatencyMS)
+	px := func(ms float64) float64 { return left + ms/last*float64(w-left-right) }
+	py := func(b float64) float64 { return float64(h-bottom) - b/float64(peak)*float64(h-top-bottom) }
 	var c canvas
 	c.open(w, h, "Activation memory over time")
 	for _, v := range Ticks(0, float64(peak), 4) {
 		c.f(`<line class="grid" x1="%d" y1="%.1f" x2="%d" y2="%.1f"/><text class="dim" x="%d" y="%.1f" text-anchor="end">%s</text>`, left, py(v), w-right, py(v), left-8, py(v)+4, Size(int64(v)))
 	}
-	for _, v := range Ticks(0, p.LatencyMS, 8) {
+	for _, v := range Ticks(0, last, w/120) {
 		c.f(`<text class="dim" x="%.1f" y="%d" text-anchor="middle">%g</text>`, px(v), h-bottom+16, v)
 	}
 	c.f(`<text class="dim" x="%d" y="%d" text-anchor="end">ms</text>`, w-2, h-8)
@@ -315,9 +363,9 @@ func MemorySVG(p *result.Prediction, live []int64) template.HTML {
 	l := &p.Layers[at]
 	x := px(l.StartMS)
 	anchor := "start"
-	if x > w-260 {
+	if x > float64(w)/2 {
 		anchor = "end"
 	}
-	c.f(`<circle class="peak" cx="%.1f" cy="%.1f" r="4"/><text x="%.1f" y="%.1f" text-anchor="%s">peak %s in %s</text>`, x, py(float64(peak)), x, py(float64(peak))+18, anchor, Size(peak), esc(l.Name))
+	c.f(`<circle class="peak" cx="%.1f" cy="%.1f" r="4"/><text x="%.1f" y="%.1f" text-anchor="%s">peak %s in %s</text>`, x, py(float64(peak)), x, py(float64(peak))-10, anchor, Size(peak), esc(l.Name))
 	return c.html()
 }

@@ -726,11 +726,7 @@ func (s *server) render(r *http.Request) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	show := func(c choice, label string, all bool) (*shownAnswer, error) {
-		a, err := s.solve(r.Context(), c, all)
-		if err != nil {
-			return nil, err
-		}
+	show := func(a *answer, label string, all bool) (*shownAnswer, error) {
 		var b bytes.Buffer
 		if err := report.Fragment(&b, a.page, all); err != nil {
 			return nil, err
@@ -742,7 +738,9 @@ func (s *server) render(r *http.Request) ([]byte, error) {
 		Diff [][4]string
 		Lite bool
 	}{Lite: lite}
-	if data.A, err = show(c, "A", !lite && other == ""); err != nil {
+	all := !lite && other == ""
+	one, err := s.solve(r.Context(), c, all)
+	if err != nil {
 		return nil, err
 	}
 	if other != "" {
@@ -754,10 +752,20 @@ func (s *server) render(r *http.Request) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if data.B, err = show(bc, "B", false); err != nil {
+		two, err := s.solve(r.Context(), bc, false)
+		if err != nil {
 			return nil, err
 		}
-		data.Diff = difference(data.A.Pred, data.B.Pred)
+		for _, a := range []*answer{one, two} { // on the same scale of time
+			a.page.Narrow, a.page.SpanMS = true, max(one.pred.LatencyMS, two.pred.LatencyMS)
+		}
+		if data.B, err = show(two, "B", false); err != nil {
+			return nil, err
+		}
+		data.Diff = difference(one.pred, two.pred)
+	}
+	if data.A, err = show(one, "A", all); err != nil {
+		return nil, err
 	}
 	var out bytes.Buffer
 	if err := appTemplate.ExecuteTemplate(&out, "fragment", data); err != nil {

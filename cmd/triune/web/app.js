@@ -30,8 +30,8 @@ function draw(lite){
     return;
   }
   var q=params(),t0=performance.now();
-  history.replaceState(null,"","?"+q);
-  if(lite)q.set("lite","1");
+  // Browsers allow few changes of the address in a row: not while dragging.
+  if(lite)q.set("lite","1");else history.replaceState(null,"","?"+q);
   running=fetch("/view?"+q).then(function(r){return r.text().then(function(html){
     result.innerHTML=html;
     if(window.triuneTables)window.triuneTables(result);
@@ -39,11 +39,16 @@ function draw(lite){
     lastMs=performance.now()-t0;
     document.documentElement.dataset.redrawMs=lastMs.toFixed(1);
     document.documentElement.dataset.redraws=String(1+(+document.documentElement.dataset.redraws||0));
-    status.textContent=r.ok?"drawn in "+lastMs.toFixed(0)+" ms":"not possible";
+    say(r.ok?"drawn in "+lastMs.toFixed(0)+" ms":"");
   });}).catch(function(e){error("the server does not answer: "+e.message);}).then(function(){
     running=null;
     if(again){var n=again;again=null;draw(n.lite);}
   });
+}
+// The figures stay in view, and are read out, while the drawings change.
+function say(more){
+  var f=[].map.call(result.querySelectorAll(".card b"),function(b){return b.textContent;}).slice(0,2);
+  status.textContent=f.length?f.concat(more||[]).join(", "):"not possible";
 }
 function wireCopy(){
   result.querySelectorAll("button.copy").forEach(function(b){
@@ -82,6 +87,12 @@ function device(name){
     draw(false);
   }).catch(function(e){error("the server does not answer: "+e.message);});
 }
+// What a slider is, while it is pointed at or has the focus.
+var doc=document.getElementById("doc");
+["focusin","pointerover"].forEach(function(n){form.addEventListener(n,function(e){
+  var k=e.target.closest&&e.target.closest(".knob");
+  if(k)doc.textContent=k.querySelector("span").textContent+": "+k.title;
+});});
 document.getElementById("reset").addEventListener("click",function(){
   form.querySelectorAll(".knob input").forEach(function(i){i.value="0";});form.elements.set.value="";draw(false);
 });
@@ -95,6 +106,6 @@ document.getElementById("single").hidden=!form.elements.b.value;
 document.addEventListener("drop",function(e){if(e.dataTransfer.files[0])upload(e.dataTransfer.files[0]);});
 window.triuneUpload=upload;
 document.documentElement.classList.add("js");
-labels();wireCopy();
+labels();wireCopy();say("");
 document.documentElement.dataset.ready="1";
 })();
