@@ -109,12 +109,14 @@ type server struct {
 	uploads   string // temporary folder
 	maxUpload int64
 	busy      chan struct{} // bounds what is computed at once
+	uploading chan struct{} // bounds what is received at once
 
 	mu     sync.Mutex
 	models map[string]*loadedModel
 	clock  int64
 	names  map[string]string // upload: identifier -> name of the file
 	files  map[string]string // upload: identifier -> path
+	sizes  map[string]int64  // upload: identifier -> bytes on disk
 	order  []string          // uploads, oldest first
 }
 
@@ -130,7 +132,9 @@ type loadedModel struct {
 const (
 	maxModels   = 16   // kept ready
 	maxVariants = 64   // compiled per model
-	maxUploads  = 32   // kept on disk
+	maxUploads  = 32   // kept on disk, and of their bytes
+	maxKeptSize = 4    // times the largest upload
+	maxReceived = 4    // uploads at once
 	maxListing  = 2000 // files listed of a folder
 	maxZipFiles = 4096 // in an uploaded package
 	maxQuery    = 16 << 10
@@ -138,7 +142,7 @@ const (
 
 func newServer(dir string, maxUpload int64) (*server, error) {
 	s := &server{maxUpload: maxUpload, busy: make(chan struct{}, max(2, runtime.GOMAXPROCS(0))), models: map[string]*loadedModel{},
-		names: map[string]string{}, files: map[string]string{}}
+		uploading: make(chan struct{}, maxReceived), names: map[string]string{}, files: map[string]string{}, sizes: map[string]int64{}}
 	var err error
 	if dir != "" {
 		if s.dir, err = filepath.Abs(dir); err != nil {
@@ -186,8 +190,9 @@ func (s *server) Close() error {
 }
 
 // guard refuses foreign host names where the connection came by the loopback
-// (a page of another site whose name was made to point here), and sets headers
-// that forbid the page to load anything from elsewhere.
+// (a page of another site whose name was made to point here), and what pages of
+// other sites load from here (links to here are welcome); it sets headers that
+// forbid the page to load anything from elsewhere.
 func guard(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr); ok && local.IP.IsLoopback() {
@@ -200,6 +205,10 @@ func guard(h http.Handler) http.Handler {
 				http.Error(w, "this server answers to localhost only", http.StatusForbidden)
 				return
 			}
+		}
+		if h := r.Header; h.Get("Sec-Fetch-Site") == "cross-site" && (h.Get("Sec-Fetch-Mode") != "navigate" || h.Get("Sec-Fetch-Dest") != "document") {
+			http.Error(w, "this server answers to its own page only", http.StatusForbidden)
+			return
 		}
 		d := w.Header()
 		d.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'self'")
@@ -379,6 +388,9 @@ func (s *server) file(rel string) (string, string, error) {
 	st, err := s.root.Stat(rel)
 	if err != nil {
 		return "", "", fmt.Errorf("serve: no model %q below the folder", rel)
+	}
+	if !st.IsDir() && !st.Mode().IsRegular() {
+		return "", "", fmt.Errorf("serve: %q is no plain file", rel)
 	}
 	stamp := fmt.Sprint(st.Size(), st.ModTime().UnixNano())
 	if st.IsDir() {
@@ -900,6 +912,15 @@ func (s *server) upload(w http.ResponseWriter, r *http.Request) {
 		fail(w, r, bad(fmt.Errorf("serve: %q is no model (want .onnx, .mlmodel, or an .mlpackage as .zip)", name)))
 		return
 	}
+	select {
+	case s.uploading <- struct{}{}:
+		defer func() { <-s.uploading }()
+	default:
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_ = writeJSON(w, map[string]string{"error": fmt.Sprintf("serve: %d uploads are under way; try again", maxReceived)})
+		return
+	}
 	id, model, err := s.store(http.MaxBytesReader(w, r.Body, s.maxUpload), ext)
 	if err == nil {
 		// Only what can be read is kept.
@@ -930,17 +951,33 @@ func (s *server) upload(w http.ResponseWriter, r *http.Request) {
 	_ = writeJSON(w, map[string]string{"model": "upload:" + id, "name": name})
 }
 
-// keep registers an upload and forgets the oldest beyond maxUploads.
+// keep registers an upload and forgets the oldest, beyond maxUploads of them or
+// maxKeptSize of their bytes.
 func (s *server) keep(id, name, model string) {
+	var bytes int64
+	_ = filepath.WalkDir(filepath.Join(s.uploads, id), func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			if i, err := d.Info(); err == nil {
+				bytes += i.Size()
+			}
+		}
+		return nil
+	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.names[id], s.files[id] = name, model
+	s.names[id], s.files[id], s.sizes[id] = name, model, bytes
 	s.order = append(s.order, id)
-	for len(s.order) > maxUploads {
+	total := int64(0)
+	for _, n := range s.sizes {
+		total += n
+	}
+	for len(s.order) > 1 && (len(s.order) > maxUploads || total > maxKeptSize*s.maxUpload) {
 		old := s.order[0]
 		s.order = s.order[1:]
+		total -= s.sizes[old]
 		delete(s.names, old)
 		delete(s.files, old)
+		delete(s.sizes, old)
 		delete(s.models, "upload:"+old)
 		os.RemoveAll(filepath.Join(s.uploads, old))
 	}
@@ -978,7 +1015,10 @@ func (s *server) store(body io.Reader, ext string) (id, model string, err error)
 	if ext != ".zip" {
 		return id, model, nil
 	}
-	model, err = s.unzip(f, n, dir)
+	zipped := model
+	if model, err = s.unzip(f, n, dir); err == nil {
+		err = os.Remove(zipped)
+	}
 	return id, model, err
 }
 

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -18,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/triune-sim/triune/model/onnx"
 	"github.com/triune-sim/triune/model/zoo"
@@ -197,13 +200,20 @@ func TestServeRefuses(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "notes.txt"), []byte("x"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Symlink(filepath.Dir(outside), filepath.Join(dir, "away")); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(filepath.Join(dir, "pipe.onnx"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	h, _ := serve(t, dir, 1e6)
 	for q, want := range map[string]string{
 		"model=resnet5": "resnet5", "device=iphone-3": "iphone-3", "scheme=w7": "w7", "scheme=/etc/passwd.yaml": "unknown scheme", "units=tpu": "tpu",
 		"policy=best": "best", "policy=pinned": "at least one pin", "pin=x": "PATTERN=UNIT", "pin=conv%3Dtpu": "tpu", "pin=nothing%3Dcpu": "matches no layer", "pin=conv%3Dne&units=cpu_only": "cannot run on the NE", "batch=0": "batch", "batch=x": "batch", "set=ne.speed=3": "ne.speed", "set=x": "path=value",
 		"k.ne.peak_tf=9": "slider", "k.ne.peak_tf=NaN": "slider", "model=upload:nothing": "no upload",
 		"model=file:../" + filepath.Base(filepath.Dir(outside)) + "/secret.onnx": "no model", "model=file:/etc/passwd": "no model",
-		"model=file:" + outside: "no model", "model=file:link.onnx": "no model", "model=file:p.mlpackage": "link", "model=file:notes.txt": "no model",
+		"model=file:" + outside: "no model", "model=file:link.onnx": "no model", "model=file:away/secret.onnx": "no model", "model=file:pipe.onnx": "no plain file", "model=file:..%2f..%2fsecret.onnx": "no model", "model=file:..%5csecret.onnx": "no model",
+		"model=file:good.onnx%00": "no model", "model=file:good.onnx/": "no model", "model=file:./good.onnx": "no model", "model=file:p.mlpackage": "link", "model=file:notes.txt": "no model",
 		"model=file:missing.onnx": "no model", "model=file:.": "no model", "model=" + outside: "", "b=%25zz": "", "%zz": "",
 	} {
 		for _, path := range []string{"/api/v1/predict?", "/view?", "/?"} {
@@ -225,7 +235,7 @@ func TestServeRefuses(t *testing.T) {
 	if code, _ := fetch(t, h.URL+"/view?x="+strings.Repeat("a", 20000)); code != 400 {
 		t.Errorf("a long query: %d", code)
 	}
-	for _, path := range []string{"/nothing", "/../etc/passwd", "/web/app.js"} {
+	for _, path := range []string{"/nothing", "/../etc/passwd", "/..%2fetc%2fpasswd", "/web/app.js", "/app.js/../web/app.css"} {
 		if code, _ := fetch(t, h.URL+path); code != 404 {
 			t.Errorf("%s: %d, want 404", path, code)
 		}
@@ -240,6 +250,23 @@ func TestServeRefuses(t *testing.T) {
 	r.Body.Close()
 	if r.StatusCode != 403 {
 		t.Errorf("a foreign post: %d", r.StatusCode)
+	}
+	for _, c := range []struct {
+		site, mode, dest string
+		code             int
+	}{{"cross-site", "no-cors", "image", 403}, {"cross-site", "cors", "empty", 403}, {"cross-site", "navigate", "iframe", 403},
+		{"cross-site", "navigate", "document", 200}, {"same-origin", "cors", "empty", 200}, {"none", "navigate", "document", 200}} {
+		req, _ = http.NewRequest("GET", h.URL+"/view?lite=1", nil)
+		req.Header.Set("Sec-Fetch-Site", c.site)
+		req.Header.Set("Sec-Fetch-Mode", c.mode)
+		req.Header.Set("Sec-Fetch-Dest", c.dest)
+		if r, err = http.DefaultClient.Do(req); err != nil {
+			t.Fatal(err)
+		}
+		r.Body.Close()
+		if r.StatusCode != c.code {
+			t.Errorf("%+v: %d", c, r.StatusCode)
+		}
 	}
 	req, _ = http.NewRequest("GET", h.URL+"/", nil)
 	req.Host = "evil.example.com"
@@ -340,7 +367,18 @@ func TestUpload(t *testing.T) {
 	if e, err := os.ReadDir(s.uploads); err != nil || len(e) != before {
 		t.Errorf("%d folders of uploads, %v", len(e), err)
 	}
-	// The oldest make room.
+	// The oldest make room: by their bytes, and by their number.
+	padded := append(bytes.Clone(good), unknownField(190_000-len(good))...)
+	for range maxKeptSize + 2 {
+		if code, m := post(t, h.URL+"/upload?name=a.onnx", padded); code != 200 {
+			t.Fatalf("%d %v", code, m)
+		}
+	}
+	if kept := diskUse(t, s.uploads); kept > maxKeptSize*s.maxUpload {
+		t.Errorf("uploads take %d bytes, the most is %d", kept, maxKeptSize*s.maxUpload)
+	}
+	h, s = serve(t, "", 1e6)
+	_, m = post(t, h.URL+"/upload?name=first.onnx", good)
 	var last map[string]string
 	for range maxUploads {
 		_, last = post(t, h.URL+"/upload?name=a.onnx", good)
@@ -353,6 +391,85 @@ func TestUpload(t *testing.T) {
 	}
 	if code, _ := fetch(t, h.URL+"/view?lite=1&model="+last["model"]); code != 200 {
 		t.Errorf("the last upload: %d", code)
+	}
+}
+
+// unknownField is n bytes that readers of protocol buffers skip.
+func unknownField(n int) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(nil, 9999, protowire.BytesType), make([]byte, n))
+}
+
+func diskUse(t *testing.T, dir string) int64 {
+	t.Helper()
+	var n int64
+	err := filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			var i os.FileInfo
+			if i, err = d.Info(); err == nil {
+				n += i.Size()
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// Slow senders hold no more than their share, what is broken off leaves no
+// file, and others are told to come back.
+func TestUploadSlowly(t *testing.T) {
+	h, s := serve(t, "", 1e6)
+	var pipes []*io.PipeWriter
+	done := make(chan error, maxReceived)
+	for range maxReceived {
+		r, w := io.Pipe()
+		pipes = append(pipes, w)
+		go func() {
+			resp, err := http.Post(h.URL+"/upload?name=slow.onnx", "application/octet-stream", r)
+			if err == nil {
+				resp.Body.Close()
+			}
+			done <- err
+		}()
+		if _, err := w.Write([]byte("slow")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := 0; len(s.uploading) < maxReceived; i++ {
+		if i > 1000 {
+			t.Fatal("the uploads do not begin")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if code, m := post(t, h.URL+"/upload?name=a.onnx", tinyONNX(t)); code != http.StatusServiceUnavailable || !strings.Contains(m["error"], "try again") {
+		t.Errorf("%d %v", code, m)
+	}
+	if code, _ := fetch(t, h.URL+"/view?lite=1"); code != 200 {
+		t.Errorf("the page while uploads are slow: %d", code)
+	}
+	for _, w := range pipes {
+		w.CloseWithError(errors.New("gone"))
+	}
+	for range pipes {
+		<-done
+	}
+	for i := 0; ; i++ {
+		e, err := os.ReadDir(s.uploads)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(e) == 0 && len(s.uploading) == 0 {
+			break
+		}
+		if i > 1000 {
+			t.Fatalf("%d broken uploads left", len(e))
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if code, m := post(t, h.URL+"/upload?name=a.onnx", tinyONNX(t)); code != 200 {
+		t.Errorf("afterwards: %d %v", code, m)
 	}
 }
 
@@ -416,6 +533,22 @@ func TestServeUntil(t *testing.T) {
 		code, out, errs := triune(t, append([]string{"serve"}, strings.Fields(args)...)...)
 		if code == 0 || out != "" || !strings.Contains(errs, want) {
 			t.Errorf("%s: code %d, stdout %q, stderr %q", args, code, out, errs)
+		}
+	}
+}
+
+// A redraw while a slider is dragged, without the browser.
+func BenchmarkView(b *testing.B) {
+	s, err := newServer("", 1e6)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	for n := 0; b.Loop(); n++ {
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, httptest.NewRequest("GET", fmt.Sprintf("/view?lite=1&model=mobilenet_v2&scheme=w8a8&k.ne.spill_gbs=%g", float64(n%50)/20), nil))
+		if w.Code != 200 {
+			b.Fatal(w.Body.String())
 		}
 	}
 }
