@@ -274,22 +274,38 @@ func (s *smawk) minima(rows, cols []int32) {
 	}
 }
 
+// sampleVectors bounds the vectors that the starts of k-means see.
+const sampleVectors = 1 << 14
+
 // kmeansVectors clusters vectors of length dim (points holds them end to end)
 // around k centroids: k-means++ seeding and Lloyd's iteration, the best of
-// several seeded starts. The result is deterministic.
+// several seeded starts. Of more than sampleVectors vectors the starts see
+// evenly spaced ones, and the best is then refined on all. The result is
+// deterministic.
 func kmeansVectors(points []float32, dim, k int) []float32 {
 	n := len(points) / dim
 	if n <= k {
 		return slices.Clone(points)
 	}
+	sample := points
+	if n > sampleVectors && k <= sampleVectors/16 {
+		sample = make([]float32, 0, sampleVectors*dim)
+		for i := range sampleVectors {
+			j := int(int64(i) * int64(n) / sampleVectors)
+			sample = append(sample, points[j*dim:j*dim+dim]...)
+		}
+	}
 	const starts = 8
 	var best []float32
 	bestErr := math.Inf(1)
 	for s := range starts {
-		c, e := lloyd(points, dim, k, rand.New(rand.NewPCG(uint64(s), 0x6b6d65616e73)))
-		if e < bestErr {
+		c := seedVectors(sample, dim, k, rand.New(rand.NewPCG(uint64(s), 0x6b6d65616e73)))
+		if e := lloyd(sample, c, dim, 0); e < bestErr {
 			best, bestErr = c, e
 		}
+	}
+	if len(sample) < len(points) {
+		lloyd(points, best, dim, 1e-5)
 	}
 	return best
 }
@@ -303,9 +319,8 @@ func dist2(a, b []float32) float64 {
 	return d
 }
 
-// lloyd runs k-means++ and Lloyd's iteration to a standstill (at most 100
-// rounds) and returns the centroids and the squared error.
-func lloyd(points []float32, dim, k int, rng *rand.Rand) ([]float32, float64) {
+// seedVectors chooses k of the vectors by greedy k-means++.
+func seedVectors(points []float32, dim, k int, rng *rand.Rand) []float32 {
 	n := len(points) / dim
 	at := func(v []float32, i int) []float32 { return v[i*dim : i*dim+dim] }
 	c := make([]float32, 0, k*dim)
@@ -343,11 +358,19 @@ func lloyd(points []float32, dim, k int, rng *rand.Rand) ([]float32, float64) {
 			total += d[j]
 		}
 	}
-	assign := make([]int, n)
+	return c
+}
+
+// lloyd moves centroids c to the means of the vectors nearest to them, over
+// and over, and returns the squared error: to a standstill, until a round lowers
+// the error by less than the share tol, or 100 rounds.
+func lloyd(points, c []float32, dim int, tol float64) float64 {
+	n, k := len(points)/dim, len(c)/dim
+	assign := make([]int32, n)
 	for i := range assign {
 		assign[i] = -1
 	}
-	var err float64
+	err, last := 0.0, math.Inf(1)
 	sum := make([]float64, k*dim)
 	count := make([]int, k)
 	for range 100 {
@@ -356,25 +379,21 @@ func lloyd(points []float32, dim, k int, rng *rand.Rand) ([]float32, float64) {
 		clear(sum)
 		clear(count)
 		for i := range n {
-			p := at(points, i)
-			best, bd := 0, math.Inf(1)
-			for j := range k {
-				if e := dist2(p, at(c, j)); e < bd {
-					best, bd = j, e
-				}
-			}
+			p := points[i*dim : i*dim+dim]
+			best, bd := nearestVector(p, c)
 			err += bd
-			if assign[i] != best {
-				assign[i], changed = best, true
+			if assign[i] != int32(best) {
+				assign[i], changed = int32(best), true
 			}
 			count[best]++
 			for a, x := range p {
 				sum[best*dim+a] += float64(x)
 			}
 		}
-		if !changed {
+		if !changed || last-err < tol*err {
 			break
 		}
+		last = err
 		for j := range k {
 			if count[j] == 0 {
 				continue
@@ -384,7 +403,29 @@ func lloyd(points []float32, dim, k int, rng *rand.Rand) ([]float32, float64) {
 			}
 		}
 	}
-	return c, err
+	return err
+}
+
+// nearestVector returns the entry of table (vectors as long as p, end to end)
+// that is nearest to p, the first of equals, and its squared distance.
+func nearestVector(p, table []float32) (int, float64) {
+	best, bd := 0, math.Inf(1)
+	if len(p) == 2 {
+		x, y := float64(p[0]), float64(p[1])
+		for j := 0; j+1 < len(table); j += 2 {
+			a, b := x-float64(table[j]), y-float64(table[j+1])
+			if d := a*a + b*b; d < bd {
+				best, bd = j/2, d
+			}
+		}
+		return best, bd
+	}
+	for j := range len(table) / len(p) {
+		if d := dist2(p, table[j*len(p):][:len(p)]); d < bd {
+			best, bd = j, d
+		}
+	}
+	return best, bd
 }
 
 func bitsOf(k int) int {

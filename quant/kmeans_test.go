@@ -58,3 +58,22 @@ func BenchmarkKMeans1D(b *testing.B) {
 		})
 	}
 }
+
+// TestManyVectors: starts that see a sample find clusters as good as starts that
+// see all vectors.
+func TestManyVectors(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 7))
+	points := make([]float32, 2*3*sampleVectors)
+	for i := range points {
+		points[i] = float32(rng.NormFloat64() * (1 + float64(i%2)))
+	}
+	c := kmeansVectors(points, 2, 16)
+	got := lloyd(points, c, 2, 1) // of one round: the error of c itself, which it then moves
+	best := math.Inf(1)
+	for s := range uint64(4) {
+		best = min(best, lloyd(points, seedVectors(points, 2, 16, rand.New(rand.NewPCG(s, 1))), 2, 0))
+	}
+	if got > 1.005*best {
+		t.Errorf("squared error %g, starts on all vectors %g", got, best)
+	}
+}

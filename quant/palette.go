@@ -520,14 +520,8 @@ func (a arith) vectorTable(v []float32, shape model.Shape, axis, groups, g, dim 
 	copy(table, c)
 	n := 0
 	groupWalk(shape, axis, groups, g, dim, func(i, _, _ int) {
-		p := points[n*dim : n*dim+dim]
+		best, _ := nearestVector(points[n*dim:n*dim+dim], c)
 		n++
-		best, bd := 0, math.Inf(1)
-		for j := range len(c) / dim {
-			if d := dist2(p, c[j*dim:j*dim+dim]); d < bd {
-				best, bd = j, d
-			}
-		}
 		indices[i] = uint8(best)
 	})
 }
