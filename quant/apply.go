@@ -46,6 +46,7 @@ func Apply(g *model.Graph, s Scheme, o Options) (*model.Graph, *Report, error) {
 	for _, w := range weightsOf(out) {
 		before[w.value] = w.value.Const.StoredBytes()
 	}
+	r.Notes = append(r.Notes, s.unmatched(out)...)
 	if s.Float == model.Float16 {
 		k.castProgram(out, r)
 	}
@@ -151,6 +152,47 @@ func computed(c *model.Const, done map[*model.Const]*model.Const) (*model.Const,
 	}
 	done[c] = out
 	return out, nil
+}
+
+// unmatched says which names and types of a configuration the graph does not
+// have: most likely they are misspelt.
+func (s Scheme) unmatched(g *model.Graph) []string {
+	names, types := map[string]bool{}, map[string]bool{}
+	var walk func(g *model.Graph)
+	walk = func(g *model.Graph) {
+		for _, n := range g.Nodes {
+			names[n.Name] = true
+			for _, t := range typeNames(n.Op) {
+				types[t] = true
+			}
+			for _, v := range n.Inputs {
+				if v != nil && v.Const != nil {
+					names[v.Name] = true
+				}
+			}
+			for _, b := range n.Blocks {
+				walk(b)
+			}
+		}
+	}
+	walk(g)
+	var notes []string
+	check := func(what string, has map[string]bool, keys []string) {
+		for _, k := range keys {
+			if !has[k] {
+				notes = append(notes, fmt.Sprintf("the configuration is for %s %q, which the model does not have", what, k))
+			}
+		}
+	}
+	for _, st := range s.Stages {
+		check("operators of type", types, sortedKeys(st.OpTypes))
+		check("an operator or constant", names, sortedKeys(st.OpNames))
+	}
+	if a := s.Activations; a != nil {
+		check("operators of type", types, sortedKeys(a.SkipTypes))
+		check("an operator or constant", names, sortedKeys(a.SkipNames))
+	}
+	return notes
 }
 
 // activationNames returns the names of the tensors of a graph's outermost

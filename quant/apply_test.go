@@ -650,3 +650,30 @@ func BenchmarkApply(b *testing.B) {
 		}
 	}
 }
+
+// Names and types that a configuration mentions and the model does not have
+// are noted.
+func TestUnmatchedNames(t *testing.T) {
+	s, err := ReadConfig(strings.NewReader(`
+config_type: OpLinearQuantizerConfig
+op_type_configs: {conv: {dtype: int8}, MatMul: null, convv: null}
+op_name_configs: {conv1: null, conv2.weight: null, conv9: null}
+activations: {op_type_configs: {softmax: null, sofmax: null}, op_name_configs: {add: null, ad: null}}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, r, err := Apply(residualNet(t), s, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		`the configuration is for operators of type "convv", which the model does not have`,
+		`the configuration is for an operator or constant "conv9", which the model does not have`,
+		`the configuration is for operators of type "sofmax", which the model does not have`,
+		`the configuration is for an operator or constant "ad", which the model does not have`,
+	}
+	if d := cmp.Diff(want, r.Notes); d != "" {
+		t.Errorf("notes (-want +got)\n%s", d)
+	}
+}

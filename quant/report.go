@@ -24,8 +24,9 @@ type Report struct {
 	// arrays only, no container.
 	BytesBefore int64 `json:"bytes_before"`
 	BytesAfter  int64 `json:"bytes_after"`
-	// Notes are remarks on single constants: values that are not finite or
-	// saturated in fp16, dequantized integer constants.
+	// Notes are remarks on single constants (values that are not finite or
+	// saturated in fp16, dequantized integer constants) and on names of the
+	// configuration that the model does not have.
 	Notes []string `json:"notes,omitempty"`
 }
 
@@ -72,7 +73,9 @@ func (r *Report) Compressed() int {
 // that were left alone are summed up by reason.
 func (r *Report) WriteText(w io.Writer, all bool) error {
 	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(tw, "constant\toperator\tshape\tstored as\tbytes before\tbytes after")
+	if all && len(r.Weights) > 0 || r.Compressed() > 0 {
+		fmt.Fprintln(tw, "constant\toperator\tshape\tstored as\tbytes before\tbytes after")
+	}
 	type group struct {
 		n     int
 		bytes int64
@@ -113,6 +116,22 @@ func (r *Report) WriteText(w io.Writer, all bool) error {
 	}
 	if r.Quantized > 0 {
 		fmt.Fprintf(w, "activations: %d tensors carried as 8-bit codes\n", r.Quantized)
+	}
+	floats := map[string][]string{} // operators by reason
+	order = nil
+	for _, o := range r.Ops {
+		if floats[o.Reason] == nil {
+			order = append(order, o.Reason)
+		}
+		floats[o.Reason] = append(floats[o.Reason], o.Node)
+	}
+	for _, reason := range order {
+		names := floats[reason]
+		n := len(names)
+		if most := 6; n > most && !all {
+			names = append(names[:most:most], "...")
+		}
+		fmt.Fprintf(w, "left float: %d operators: %s: %s\n", n, reason, strings.Join(names, ", "))
 	}
 	for _, n := range r.Notes {
 		fmt.Fprintln(w, "note:", n)
