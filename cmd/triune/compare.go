@@ -188,7 +188,7 @@ func randomSamples(g *model.Graph, n int) (compare.Slice, error) {
 func printComparisons(w io.Writer, results []*compare.Result) {
 	r := results[0]
 	fmt.Fprintf(w, "%s against %s, %d samples\n\n", r.Model, r.Reference, r.Samples)
-	t := newTable("scheme", "device", "units", "layers on", ">ms", ">ratio", "output", ">SNR dB", ">PSNR dB", ">cosine", ">max error", ">not finite", ">top-1 agree", ">top-1", ">change")
+	t := newTable("scheme", "device", "units", "layers on", ">ms", ">ratio", "output", ">SNR dB", ">PSNR dB", ">cosine", ">max error", ">not finite", ">top-1 agree", ">top-1", ">change", ">p")
 	for _, r := range results {
 		for i, o := range r.Outputs {
 			cells := []string{r.Scheme, r.Device, r.Units, unitLayers(r.UnitLayers), ms(r.LatencyMS), fmt.Sprintf("%.2f", r.Ratio)}
@@ -196,21 +196,21 @@ func printComparisons(w io.Writer, results []*compare.Result) {
 				cells = make([]string, len(cells))
 			}
 			cells = append(cells, o.Name, o.SNR.String(), o.PSNR.String(), fmt.Sprintf("%.6f", o.Cosine), sig(o.MaxError, 3), fmt.Sprint(o.NonFinite))
-			agree, top, change := "", "", ""
+			agree, top, change, p := "", "", "", ""
 			if i == 0 {
 				if r.Agreement != nil {
 					agree = fmt.Sprintf("%.2f %%", r.Agreement.Percent)
 				}
 				if r.Accuracy != nil {
-					top, change = r.Accuracy.String(), r.Change.String()
+					top, change, p = r.Accuracy.String(), r.Change.String(), sig(r.Change.P, 2)
 				}
 			}
-			t.add(append(cells, agree, top, change)...)
+			t.add(append(cells, agree, top, change, p)...)
 		}
 	}
 	t.write(w)
 	if r.ReferenceAccuracy != nil {
-		fmt.Fprintf(w, "\nreference top-1: %s\n", r.ReferenceAccuracy)
+		fmt.Fprintf(w, "\nreference top-1: %s; p: how likely chance makes such a change on these samples (McNemar's exact test)\n", r.ReferenceAccuracy)
 	}
 	for _, r := range results {
 		if len(r.Layers) == 0 {
