@@ -112,6 +112,28 @@ func (r *Runner) Analyse(ctx context.Context, rows *Block) ([]Finding, error) {
 	return out, nil
 }
 
+// checkAnalyses tries the analyses of rows on none, so that a wrong column is
+// an error before the rows are priced.
+func (r *Runner) checkAnalyses() error {
+	for i := range r.Study.Analyses {
+		a := &r.Study.Analyses[i]
+		b := r.rows.newBlock(0)
+		var err error
+		switch {
+		case a.Pivot != nil:
+			_, err = r.pivot(a.Pivot, b)
+		case a.Pareto != nil:
+			_, err = r.pareto(a.Pareto, b)
+		case a.Budget != nil:
+			_, err = r.budget(a.Budget, b)
+		}
+		if err != nil {
+			return fmt.Errorf("%w (analyses, entry %d)", err, i+1)
+		}
+	}
+	return nil
+}
+
 // WantsRows tells whether an analysis of the study reads its rows.
 func (s *Study) WantsRows() bool {
 	return slices.ContainsFunc(s.Analyses, func(a Analysis) bool { return a.wantsRows() })
@@ -201,6 +223,9 @@ type PivotSpec struct {
 }
 
 func (r *Runner) pivot(s *PivotSpec, b *Block) (*Finding, error) {
+	if s.Rows == "" || s.Columns == "" || s.Value == "" {
+		return nil, fmt.Errorf("whatif: study: pivot wants rows, columns and value, three columns")
+	}
 	rc, err := r.column(s.Rows)
 	if err != nil {
 		return nil, err

@@ -282,8 +282,19 @@ analyses:
 		"budget: {max: {weight: 3}}", "fleet: {budget_ms: 0, members: [{device: m1, share: 1}]}",
 		"break_even: {a: {}, b: {}, parameter: dram_gbs, range: x3}", "sensitivity: {metric: speed}", "sensitivity: {factor: 0.5}",
 	} {
-		r := study(t, "models: [tiny_mlp]\nanalyses:\n  - "+c+"\n")
-		if _, err := r.Analyse(context.Background(), collect(t, r, 1)); err == nil || strings.Contains(err.Error(), "\n") {
+		s, err := Read(strings.NewReader("models: [tiny_mlp]\nanalyses:\n  - "+c+"\n"), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		// What reads rows is refused before they are priced.
+		r, err := Open(s)
+		if early := s.WantsRows(); early != (err != nil) {
+			t.Errorf("%s: opening it gives %v", c, err)
+		}
+		if err == nil {
+			_, err = r.Analyse(context.Background(), collect(t, r, 1))
+		}
+		if err == nil || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v, want an error of one line", c, err)
 		}
 	}

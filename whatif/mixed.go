@@ -1070,6 +1070,7 @@ const (
 	maxSamples     = 4096
 )
 
+// counts checks the figures of a search and fills in what is left out.
 func (s *MixedSpec) counts() (samples, heldOut int, err error) {
 	samples, heldOut = defaultSamples, defaultHeldOut
 	if s.Samples != nil {
@@ -1077,6 +1078,9 @@ func (s *MixedSpec) counts() (samples, heldOut int, err error) {
 	}
 	if s.HeldOut != nil {
 		heldOut = *s.HeldOut
+	}
+	if s.FloorDB != nil && (math.IsNaN(*s.FloorDB) || math.IsInf(*s.FloorDB, 0)) {
+		return 0, 0, fmt.Errorf("whatif: mixed: floor_snr_db %v (want a number of dB)", *s.FloorDB)
 	}
 	if samples < 1 || samples > maxSamples || heldOut < 0 || heldOut > maxSamples {
 		return 0, 0, fmt.Errorf("whatif: mixed: samples %d, held_out %d (want 1 to %d, and 0 to %[3]d)", samples, heldOut, maxSamples)

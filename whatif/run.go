@@ -51,7 +51,8 @@ func Open(s *Study) (*Runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Runner{Study: s, Pricer: p, Stamp: st, rows: m}, nil
+	r := &Runner{Study: s, Pricer: p, Stamp: st, rows: m}
+	return r, r.checkAnalyses()
 }
 
 func (s *Study) schemeNames() []string {

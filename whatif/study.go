@@ -10,6 +10,8 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -119,10 +121,13 @@ func Read(r io.Reader, dir string) (*Study, error) {
 	s := &Study{dir: dir}
 	if err := strictyaml.Unmarshal(b, s); err != nil {
 		line, _, _ := strings.Cut(yaml.FormatError(err, false, false), "\n")
-		return nil, fmt.Errorf("whatif: study: %s", line)
+		return nil, fmt.Errorf("whatif: study: %s", goTypes.ReplaceAllString(line, "$1 where $2 is wanted"))
 	}
 	return s, s.init()
 }
+
+// goTypes is how the decoder says that a value is of the wrong kind.
+var goTypes = regexp.MustCompile(`cannot unmarshal (\S+) into Go .*of type (?:\*|\[\]|whatif\.)*(\S+)`)
 
 // init checks the study and lists its axes.
 func (s *Study) init() error {
@@ -278,7 +283,11 @@ func scalar(v any) (string, error) {
 		}
 		return strconv.FormatFloat(x, 'g', -1, 64), nil
 	}
-	return "", fmt.Errorf("a %T (want a number, a factor such as x1.5, a step such as +2 or +10%%, or true or false)", v)
+	what := map[bool]string{true: "a list", false: "a mapping"}[reflect.ValueOf(v).Kind() == reflect.Slice]
+	if v == nil {
+		what = "no value"
+	}
+	return "", fmt.Errorf("%s (want a number, a factor such as x1.5, a step such as +2 or +10%%, or true or false)", what)
 }
 
 func setAxis(it yaml.MapItem, sampled bool) (Axis, error) {

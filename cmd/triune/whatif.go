@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -115,15 +116,37 @@ type head struct {
 	block whatif.Block
 	total int64
 	fail  int64
+	why   string // the first reason of a row without a plan
 }
 
 func (h *head) add(b *whatif.Block) error {
-	h.total += int64(b.Rows)
-	h.fail += int64(b.Failed)
+	h.count(b)
 	if !h.all && h.limit > 0 && h.block.Rows >= h.limit {
 		return nil
 	}
 	return h.block.Append(b)
+}
+
+// count counts the rows of a block.
+func (h *head) count(b *whatif.Block) {
+	h.total += int64(b.Rows)
+	h.fail += int64(b.Failed)
+	if n := len(b.Str) - 1; h.why == "" && n >= 0 { // error is the last column
+		for _, s := range b.Str[n] {
+			if s != "" {
+				h.why = s
+				break
+			}
+		}
+	}
+}
+
+// verdict is an error when no configuration of the study has a plan.
+func (h *head) verdict(r *whatif.Runner) error {
+	if h.fail == 0 || h.fail < r.Len() {
+		return nil
+	}
+	return fmt.Errorf("whatif: none of the %d configurations has a plan: %s", h.fail, cmp.Or(h.why, "see the column error"))
 }
 
 func (a *app) runStudy(ctx context.Context, r *whatif.Runner, out studyOutput, o whatif.RunOptions, bar *progressBar) error {
@@ -164,15 +187,14 @@ func (a *app) runStudy(ctx context.Context, r *whatif.Runner, out studyOutput, o
 		if err := whatif.WriteState(out.dir, st); err != nil {
 			return err
 		}
-		if out.json {
-			return writeJSON(a.stdout, st)
-		}
-		if !out.csv {
+		switch {
+		case out.json:
+			err = writeJSON(a.stdout, st)
+		case !out.csv:
 			a.printStudy(r, h, findings, out)
 			fmt.Fprintf(a.stdout, "\n%d rows in %s\n", st.Rows, out.dir)
-			return nil
 		}
-		return nil
+		return cmp.Or(err, h.verdict(r))
 	}
 	var w whatif.Writer
 	var err error
@@ -191,7 +213,7 @@ func (a *app) runStudy(ctx context.Context, r *whatif.Runner, out studyOutput, o
 				return err
 			}
 			if !h.all {
-				h.total, h.fail = h.total+int64(b.Rows), h.fail+int64(b.Failed)
+				h.count(b)
 				return nil
 			}
 		}
@@ -205,13 +227,13 @@ func (a *app) runStudy(ctx context.Context, r *whatif.Runner, out studyOutput, o
 		if cerr := w.Close(); err == nil {
 			err = cerr
 		}
-		return err
+		return cmp.Or(err, h.verdict(r))
 	}
 	if err := analyse(); err != nil {
 		return err
 	}
 	a.printStudy(r, h, findings, out)
-	return nil
+	return h.verdict(r)
 }
 
 func (a *app) printStudy(r *whatif.Runner, h *head, findings []whatif.Finding, out studyOutput) {

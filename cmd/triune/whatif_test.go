@@ -80,6 +80,59 @@ func TestWhatifBadInput(t *testing.T) {
 	}
 }
 
+// Wrong studies: one clear line each, before anything is priced.
+func TestWhatifBadStudies(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                                                        "no models",
+		"42":                                                      "mapping is expected",
+		"models: [tiny_mlp]\nmodel: x":                            "unknown field \"model\"",
+		"models: [tiny_ml]":                                       "did you mean tiny_mlp",
+		"models: [missing.onnx]":                                  "missing.onnx",
+		"models: [tiny_mlp]\nmodels: [tiny_cnn]":                  "already defined",
+		"models: [tiny_mlp]\nschemes: [w7]":                       "unknown scheme \"w7\"",
+		"models: [tiny_mlp]\nschemes: [no.yaml]":                  "no.yaml",
+		"models: [tiny_mlp]\nunits: [tpu]":                        "tpu",
+		"models: [tiny_mlp]\npolicies: [best]":                    "best",
+		"models: [tiny_mlp]\nbatch: [0]":                          "batch 0",
+		"models: [tiny_mlp]\nbatch: [many]":                       "string where int is wanted",
+		"models: [tiny_mlp]\npins: [conv]":                        "PATTERN=UNIT",
+		"models: [tiny_mlp]\nset: {dram_gbs: {}}":                 "a mapping (want a number",
+		"models: [tiny_mlp]\nset: {dram_gbs: }":                   "no value (want a number",
+		"models: [tiny_mlp]\nset: {dram_gbs: 1..5}":               "has no count",
+		"models: [tiny_mlp]\nset: {dram_gbs: 5..1 3}":             "low end is above",
+		"models: [tiny_mlp]\nwhere: latency_ms <":                 "expected operand",
+		"models: [tiny_mlp]\nwhere: latency_ms":                   "want a truth value",
+		"models: [tiny_mlp]\ncolumns: {a b: 3}":                   "letters, digits and _",
+		"models: [tiny_mlp]\noutputs: [lat]":                      "no column \"lat\"",
+		"models: [tiny_mlp]\nsample: {method: halton, n: 3}":      "random or sobol",
+		"models: [tiny_mlp]\nanalyses: [{}]":                      "0 kinds",
+		"models: [tiny_mlp]\nanalyses: [{pivot: {rows: device}}]": "wants rows, columns and value",
+		"models: [tiny_mlp]\nanalyses: [{pareto: {minimise: [beauty, energy_mj]}}]":                       "no column \"beauty\"",
+		"models: [tiny_mlp]\nanalyses: [{budget: {}}]":                                                    "no limit",
+		"models: [tiny_mlp]\nanalyses: [{sensitivity: {metric: beauty}}]":                                 "no figure \"beauty\"",
+		"models: [tiny_mlp]\nanalyses: [{break_even: {parameter: ne.x}}]":                                 "ne.x",
+		"models: [tiny_mlp]\nanalyses: [{fleet: {}}]":                                                     "0 members",
+		"models: [tiny_mlp]\nanalyses: [{mixed: {schemes: [fp16]}}]":                                      "want 2 to 16",
+		"models: [tiny_mlp]\nanalyses: [{mixed: {samples: 0}}]":                                           "samples 0",
+		"models: [tiny_mlp]\nanalyses: [{mixed: {floor_snr_db: .nan}}]":                                   "floor_snr_db NaN",
+		"models: [tiny_mlp]\nset: {dram_gbs: 1..2 999999, slc_mb: 1..2 999999, ne.store_mb: 1..2 999999}": "more than 1099511627776",
+		"a: &a [*a, *a]\nmodels: *a":                                                                      "study:",
+	} {
+		code, out, errs := triune(t, "whatif", writeStudy(t, text+"\n"), "-q")
+		if code != 1 || out != "" || !strings.Contains(errs, want) || strings.Count(errs, "\n") != 1 {
+			t.Errorf("%q: code %d, stdout %q, stderr %q, want %q", text, code, out, errs, want)
+		}
+	}
+	// Where nothing has a plan, the rows say so and the exit code too.
+	for _, f := range []string{"", "--csv", "--json"} {
+		args := append([]string{"whatif", writeStudy(t, "models: [tiny_mlp]\npins: [nothing=cpu]\nunits: [all, cpu_only]\n"), "-q"}, strings.Fields(f)...)
+		code, out, errs := triune(t, args...)
+		if code != 1 || out == "" || !strings.Contains(errs, "none of the 2 configurations has a plan: scheduler: pin pattern") {
+			t.Errorf("%s: code %d, stdout %q, stderr %q", f, code, out, errs)
+		}
+	}
+}
+
 // A search for mixed precision ends in a scheme that compress takes, and the
 // package has the size that the search told.
 func TestWhatifMixed(t *testing.T) {
