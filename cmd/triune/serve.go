@@ -73,6 +73,9 @@ same answers are there as JSON under /api/v1, with the schema of "triune predict
 				return err
 			}
 			fmt.Fprintf(a.stdout, "http://%s\n", ln.Addr())
+			if t, ok := ln.Addr().(*net.TCPAddr); ok && !t.IP.IsLoopback() {
+				fmt.Fprintf(a.stderr, "triune: %s can be reached from other machines, which may then upload models and read what models below --dir say\n", t)
+			}
 			return serveUntil(cmd.Context(), ln, s)
 		},
 	}
