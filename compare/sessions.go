@@ -8,23 +8,15 @@ import (
 	"sync"
 
 	"github.com/triune-sim/triune/model"
+	"github.com/triune-sim/triune/quant"
 	"github.com/triune-sim/triune/runtime"
 )
 
-// Source is a set of samples. Sample must be safe for concurrent use.
-type Source interface {
-	Len() int
-	Sample(i int) (map[string]*model.Tensor, error)
-}
+// Source is a set of samples that are read as they are needed.
+type Source = quant.Source
 
 // Slice is a source held in memory.
-type Slice []map[string]*model.Tensor
-
-// Len returns the number of samples.
-func (s Slice) Len() int { return len(s) }
-
-// Sample returns one.
-func (s Slice) Sample(i int) (map[string]*model.Tensor, error) { return s[i], nil }
+type Slice = quant.Slice
 
 // Options say what to compare. The zero value compares outputs on all
 // processors.

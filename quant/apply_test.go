@@ -499,13 +499,25 @@ func TestFoldDequantize(t *testing.T) {
 	}
 }
 
+// faulty is a source whose third sample cannot be read.
+type faulty struct{}
+
+func (faulty) Len() int { return 4 }
+
+func (faulty) Sample(i int) (map[string]*model.Tensor, error) {
+	if i == 2 {
+		return nil, errors.New("no such image")
+	}
+	return map[string]*model.Tensor{"x": model.Of([]float32{1, 2, 3, 4})}, nil
+}
+
 func TestCalibrate(t *testing.T) {
 	b, x := newGraph(4)
 	g := b.finish(t, b.node("Neg", "neg", nil, x))
 	sample := func(v ...float32) map[string]*model.Tensor {
 		return map[string]*model.Tensor{"x": model.Of(v)}
 	}
-	c := Calibration{Samples: []map[string]*model.Tensor{sample(0, 1, 2, 3), sample(-1, 0, 0, 5)}}
+	c := Calibration{Samples: Slice{sample(0, 1, 2, 3), sample(-1, 0, 0, 5)}}
 	m, err := Calibrate(context.Background(), g, c, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -521,18 +533,22 @@ func TestCalibrate(t *testing.T) {
 		t.Errorf("moving average: %v, want %v", m["x"], want)
 	}
 	for name, c := range map[string]struct {
-		samples []map[string]*model.Tensor
+		samples Slice
 		want    string
 	}{
-		"empty set":   {[]map[string]*model.Tensor{}, "calibration set is empty"},
-		"NaN":         {[]map[string]*model.Tensor{sample(0, 1, 2, 3), sample(0, float32(math.NaN()), 0, 0)}, `sample 1: the tensor "x" has values that are not finite`},
-		"infinity":    {[]map[string]*model.Tensor{sample(0, float32(math.Inf(1)), 0, 0)}, "not finite"},
-		"wrong name":  {[]map[string]*model.Tensor{{"y": model.Of([]float32{1})}}, `input "x"`},
-		"wrong shape": {[]map[string]*model.Tensor{{"x": model.Of([]float32{1})}}, `"x"`},
+		"empty set":   {Slice{}, "calibration set is empty"},
+		"NaN":         {Slice{sample(0, 1, 2, 3), sample(0, float32(math.NaN()), 0, 0)}, `sample 1: the tensor "x" has values that are not finite`},
+		"infinity":    {Slice{sample(0, float32(math.Inf(1)), 0, 0)}, "not finite"},
+		"wrong name":  {Slice{{"y": model.Of([]float32{1})}}, `input "x"`},
+		"wrong shape": {Slice{{"x": model.Of([]float32{1})}}, `"x"`},
 	} {
 		if _, err := Calibrate(context.Background(), g, Calibration{Samples: c.samples}, nil); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	// A sample that cannot be read ends the calibration with its error.
+	if _, err := Calibrate(context.Background(), g, Calibration{Samples: faulty{}}, nil); err == nil || err.Error() != "quant: calibration sample 2: no such image" {
+		t.Errorf("faulty source: %v", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -556,7 +572,7 @@ func TestCalibrationMethods(t *testing.T) {
 	b, x := newGraph(20000)
 	g := b.finish(t, b.node("Neg", "neg", nil, x))
 	rng := rand.New(rand.NewPCG(9, 9))
-	var samples []map[string]*model.Tensor
+	var samples Slice
 	var all []float64
 	for range 6 {
 		v := make([]float32, 20000)

@@ -97,11 +97,27 @@ func (Reference) Observe(ctx context.Context, g *model.Graph, inputs map[string]
 	return err
 }
 
+// Source holds samples that are read as they are needed: input sets by name.
+// Sample may be called concurrently.
+type Source interface {
+	Len() int
+	Sample(i int) (map[string]*model.Tensor, error)
+}
+
+// Slice is a [Source] of samples in memory.
+type Slice []map[string]*model.Tensor
+
+// Len returns the number of samples.
+func (s Slice) Len() int { return len(s) }
+
+// Sample returns sample i.
+func (s Slice) Sample(i int) (map[string]*model.Tensor, error) { return s[i], nil }
+
 // Calibration says how the ranges of activations are found.
 type Calibration struct {
-	// Samples are input sets by name. None means one set of seeded inputs:
+	// Samples are the inputs to run on. Nil means one set of seeded inputs:
 	// standard normal floats, zeros and ones for integers.
-	Samples []map[string]*model.Tensor
+	Samples Source
 	Method  Method
 	// Executor runs the graph; nil is [Reference].
 	Executor Executor
@@ -130,9 +146,10 @@ func Calibrate(ctx context.Context, g *model.Graph, c Calibration, want func(nam
 		if err != nil {
 			return nil, err
 		}
-		samples = []map[string]*model.Tensor{in}
+		samples = Slice{in}
 	}
-	if len(samples) == 0 {
+	n := samples.Len()
+	if n == 0 {
 		return nil, fmt.Errorf("quant: the calibration set is empty")
 	}
 	ex := c.Executor
@@ -146,13 +163,18 @@ func Calibrate(ctx context.Context, g *model.Graph, c Calibration, want func(nam
 		order []string
 		err   error
 	}
-	results := make([]chan outcome, len(samples))
+	results := make([]chan outcome, n)
 	for i := range results {
 		results[i] = make(chan outcome, 1)
 	}
 	one := func(i int) outcome {
 		o := outcome{stats: map[string]*observed{}}
-		o.err = ex.Observe(ctx, g, samples[i], func(v *model.Value, t *model.Tensor) {
+		in, err := samples.Sample(i)
+		if err != nil {
+			o.err = err
+			return o
+		}
+		o.err = ex.Observe(ctx, g, in, func(v *model.Value, t *model.Tensor) {
 			if v.Type != model.TypeTensor || !t.DType.IsFloat() || want != nil && !want(v.Name) {
 				return
 			}
@@ -172,7 +194,7 @@ func Calibrate(ctx context.Context, g *model.Graph, c Calibration, want func(nam
 	slots := make(chan struct{}, 2*threads)
 	work := make(chan int)
 	var wg sync.WaitGroup
-	for range min(threads, len(samples)) {
+	for range min(threads, n) {
 		wg.Go(func() {
 			for i := range work {
 				results[i] <- one(i)
@@ -181,7 +203,7 @@ func Calibrate(ctx context.Context, g *model.Graph, c Calibration, want func(nam
 	}
 	go func() {
 		defer close(work)
-		for i := range samples {
+		for i := range n {
 			select {
 			case slots <- struct{}{}:
 			case <-ctx.Done():
@@ -196,7 +218,7 @@ func Calibrate(ctx context.Context, g *model.Graph, c Calibration, want func(nam
 	}()
 	all := map[string]*observed{}
 	var fault error
-	for i := range samples {
+	for i := range n {
 		var o outcome
 		select {
 		case o = <-results[i]:
@@ -225,7 +247,7 @@ func Calibrate(ctx context.Context, g *model.Graph, c Calibration, want func(nam
 		}
 		<-slots
 		if c.Progress != nil {
-			c.Progress(i+1, len(samples))
+			c.Progress(i+1, n)
 		}
 	}
 	cancel()

@@ -369,10 +369,11 @@ func unreached(fold *compile.Folded) (map[string]quant.OpConfig, error) {
 // ranges calibrates on the network's calibration images.
 func (n *Network) ranges(ctx context.Context, g *model.Graph, m quant.Method) (quant.Ranges, error) {
 	c := quant.Calibration{Method: m}
-	c.Samples = []map[string]*model.Tensor{}
+	in := quant.Slice{}
 	for i := range n.Calibration.N {
-		c.Samples = append(c.Samples, map[string]*model.Tensor{g.Inputs[0].Name: n.Calibration.Tensor(i, n.Scale)})
+		in = append(in, map[string]*model.Tensor{g.Inputs[0].Name: n.Calibration.Tensor(i, n.Scale)})
 	}
+	c.Samples = in
 	// One thread: networks this small have nothing to share out within a layer.
 	obs := &runtime.Observer{Threads: 1}
 	defer obs.Close()

@@ -66,15 +66,18 @@ func (k *calibration) ranges(a *app, cmd *cobra.Command, g *model.Graph, s quant
 		return nil, nil
 	}
 	c := quant.Calibration{Method: method}
+	total := 1
 	if k.dir != "" {
-		if c.Samples, err = samples.Load(k.dir, g.Inputs, k.preprocess(), k.limit); err != nil {
+		set, err := samples.Open(k.dir, g.Inputs, k.preprocess(), k.limit)
+		if err != nil {
 			return nil, err
 		}
+		c.Samples, total = set, set.Len()
 	}
 	obs := &runtime.Observer{Threads: k.threads}
 	defer obs.Close()
 	c.Executor = obs
-	bar := a.progress("calibrating", len(c.Samples))
+	bar := a.progress("calibrating", total)
 	defer bar.done()
 	c.Progress = func(done, _ int) { bar.set(done) }
 	return quant.Calibrate(cmd.Context(), g, c, nil)
