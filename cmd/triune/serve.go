@@ -823,6 +823,7 @@ func difference(a, b *result.Prediction) [][4]string {
 // knobView is a slider as the template sees it.
 type knobView struct {
 	Path, Unit, Doc string
+	Shown           string  // its factor and value
 	Value           float64 // as catalogued
 	Exp             float64
 	Missing         bool
@@ -890,7 +891,9 @@ func (s *server) page(w http.ResponseWriter, r *http.Request) {
 		data.Choice.Device = d.Name
 		for _, k := range knobs {
 			e, err := d.Get(k)
-			data.Knobs = append(data.Knobs, knobView{k, e.Unit, e.Doc, e.Value, c.Knobs[k], err != nil})
+			f := math.Exp2(c.Knobs[k])
+			shown := fmt.Sprintf("x%s = %s %s", report.Sig(f, 3), report.Sig(f*e.Value, 3), e.Unit)
+			data.Knobs = append(data.Knobs, knobView{k, e.Unit, e.Doc, shown, e.Value, c.Knobs[k], err != nil})
 		}
 	}
 	var out bytes.Buffer

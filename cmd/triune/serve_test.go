@@ -147,6 +147,7 @@ func TestServePages(t *testing.T) {
 	for path, want := range map[string]string{
 		"/":                                      "mobilenet_v2, fp16 on iphone-15-pro",
 		"/?model=resnet50&device=m1&scheme=w8a8": "resnet50, w8a8 on m1",
+		"/?k.ne.floor_ms=1&device=m1":            "<output>x2.00 = 0.",
 		"/?device=iphone-7":                      "iphone-7", // no Neural Engine: its sliders are hidden
 		"/view?lite=1":                           "Timeline",
 		"/view?b=" + url.QueryEscape("scheme=w8"): "A against B",
