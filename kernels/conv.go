@@ -145,12 +145,15 @@ const (
 	// Weights beyond chunkHuge come from memory: they are read once, and the
 	// input, half of that, comes from the third-level cache again and again.
 	chunkHuge = 2 << 20
+	// Fewer positions would read the weights for too little.
+	chunkPositions = 64
+	minPieces      = 8
 )
 
 // newConvPlan lays a validated shape out for elements of es bytes and
-// micro-kernels of nb blocks. group4 pads taps to groups of four elements,
-// mustCopy keeps the micro-kernel off the source itself.
-func newConvPlan(s ConvShape, es, nb int, group4, mustCopy bool) *convPlan {
+// micro-kernels of nb blocks and maxP positions. group4 pads taps to groups of
+// four elements, mustCopy keeps the micro-kernel off the source itself.
+func newConvPlan(s ConvShape, es, nb, maxP int, group4, mustCopy bool) *convPlan {
 	s = s.defaults()
 	p := &convPlan{s: s, es: es, oh: s.OutH(), ow: s.OutW(), ih: s.InH, iw: s.InW, group4: group4}
 	p.icBlocks, p.ocBlocks = ceilDiv(s.InC, Block), ceilDiv(s.OutC, Block)
@@ -182,12 +185,15 @@ func newConvPlan(s ConvShape, es, nb int, group4, mustCopy bool) *convPlan {
 		p.bufC, chans = 1, s.InC
 	}
 	p.bufW = (p.ow-1)*s.StrideW + (s.KW-1)*s.DilW + 1
+	// A layer of few output tiles is cut along the image, so that threads find
+	// work, as long as a chunk has chunkPositions.
+	cut := ceilDiv(minPieces, ceilDiv(p.ocBlocks, nb))
 	if p.flat {
-		p.rows = max(1, min(p.ow, budget/(chans*es)))
+		p.rows = max(1, min(p.ow, budget/(chans*es), max(chunkPositions, ceilDiv(ceilDiv(p.ow, cut), maxP)*maxP)))
 	} else {
 		line := p.bufW * chans * es
 		r := (budget/line - (s.KH-1)*s.DilH - 1) / s.StrideH
-		p.rows = max(1, min(p.oh, r+1))
+		p.rows = max(1, min(p.oh, r+1, max(ceilDiv(chunkPositions, p.ow), ceilDiv(p.oh, cut))))
 		p.rows = ceilDiv(p.oh, ceilDiv(p.oh, p.rows)) // even chunks
 	}
 	if p.flat {

@@ -47,7 +47,7 @@ func NewConvF32(s ConvShape, weights []float32, ep Epilogue) (*ConvF32, error) {
 		c.plan = &convPlan{s: s}
 		return c, nil
 	}
-	c.plan = newConvPlan(s, 4, c.mk.nb, false, false)
+	c.plan = newConvPlan(s, 4, c.mk.nb, c.mk.maxP, false, false)
 	c.w = make([]float32, c.plan.wLen, c.plan.wLen+wSlack)
 	for i := range c.plan.tiles {
 		t := &c.plan.tiles[i]

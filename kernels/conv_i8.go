@@ -69,7 +69,7 @@ func NewConvI8(cfg ConvI8Config) (*ConvI8, error) {
 		c.plan = &convPlan{s: s}
 		c.dw = newDepthwiseI8(s, cfg.Weights)
 	} else {
-		c.plan = newConvPlan(s, 1, c.mk.nb, true, c.flipIn != 0)
+		c.plan = newConvPlan(s, 1, c.mk.nb, c.mk.maxP, true, c.flipIn != 0)
 		c.w = make([]int8, c.plan.wLen, c.plan.wLen+4*wSlack)
 		for i := range c.plan.tiles {
 			t := &c.plan.tiles[i]
