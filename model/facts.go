@@ -360,6 +360,17 @@ func (lo *lowering) geometry(l *Layer, d *draft) {
 	case KindResize:
 		f.VectorOps += 4 * elems(y)
 		lo.nchw(f, y)
+		if len(x.Shape) >= 3 {
+			_, f.InH, f.InW = spatial(x.Shape)
+		}
+	case KindGather:
+		switch n.Op {
+		case "Gather", "GatherElements", "GatherND": // rows are read, not the table
+			f.VectorOps += max(1, elems(y))
+		default:
+			f.VectorOps += max(1, elems(y), elems(x))
+		}
+		lo.nchw(f, y)
 	default:
 		f.VectorOps += max(1, elems(y), elems(x))
 		lo.nchw(f, y)

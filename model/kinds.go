@@ -27,7 +27,7 @@ func init() {
 		KindView: {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Shape", "Size"},
 		KindGather: {"Gather", "GatherElements", "GatherND", "Scatter", "ScatterElements", "ScatterND", "TensorScatter", "OneHot", "TopK", "NonZero",
 			"Compress", "Unique", "NonMaxSuppression"},
-		KindResize:    {"Resize", "Upsample", "GridSample", "AffineGrid"},
+		KindResize:    {"Resize", "Upsample", "GridSample", "AffineGrid", "CropResize"},
 		KindQuantize:  {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast", "CastLike"},
 		KindRecurrent: {"RNN", "GRU", "LSTM"},
 		KindAttention: {"Attention", "RotaryEmbedding"},

@@ -28,6 +28,10 @@
 //   - quantize and dequantize become QuantizeLinear and DequantizeLinear, with
 //     an explicit zero point, which carries the type.
 //   - A state is an input of the graph, and its new value an output.
+//   - A list is a tensor with one more axis in front; its length is fixed.
+//   - crop_resize and non_maximum_suppression, which ONNX lacks, have operators
+//     of their own: CropResize and BoxSuppression. Random numbers repeat: with a
+//     seed they follow from it, without one from the operation's name.
 //   - classify disappears: the output is the tensor of probabilities, the
 //     labels stand in Meta.
 //

@@ -141,6 +141,10 @@ func init() {
 	}, "Range")
 	writes((*emitter).resize, "Resize")
 	writes((*emitter).gridSample, "GridSample")
+	writes((*emitter).cropResize, "CropResize")
+	writes((*emitter).boxSuppression, "BoxSuppression")
+	writes(func(e *emitter) { e.random("random_normal", "mean", 0, "stddev", "scale", 1) }, "RandomNormal")
+	writes(func(e *emitter) { e.random("random_uniform", "low", 0, "high", "high", 1) }, "RandomUniform")
 	writes(func(e *emitter) { e.recurrent("lstm", []int{0, 2, 1, 3}) }, "LSTM")
 	writes(func(e *emitter) { e.recurrent("gru", []int{1, 2, 0}) }, "GRU")
 	writes(func(e *emitter) { e.recurrent("rnn", []int{0}) }, "RNN")
@@ -385,6 +389,45 @@ func (e *emitter) gridSample() {
 		param{"padding_value", e.num(0)}, param{"coordinates_mode", "normalized_minus_one_to_one"}, param{"align_corners", a.Int("align_corners", 0) != 0})
 }
 
+// cropResize writes the form of iOS17; clamping to the image, which is what
+// iOS15 did, it cannot say.
+func (e *emitter) cropResize() {
+	a := e.n.Attrs
+	e.x.need(IOS17, "node %q (CropResize)", e.n.Name)
+	if a.Int("clamp", 0) != 0 {
+		failf("points outside the image that take the nearest pixel (crop_resize of iOS15)")
+	}
+	p := []param{{"x", e.in(0)}, {"boxes", e.in(1)}}
+	if e.has(2) {
+		p = append(p, param{"box_indices", e.in(2)})
+	}
+	e.op("crop_resize", append(p, param{"target_height", a.Int("height", 1)}, param{"target_width", a.Int("width", 1)},
+		param{"normalized_coordinates", a.Int("normalized", 0) != 0}, param{"spatial_scale", number{a.Float("spatial_scale", 1), model.Float32}},
+		param{"box_coordinate_mode", a.String("box_coordinate_mode", "CORNERS_HEIGHT_FIRST")},
+		param{"sampling_mode", a.String("sampling_mode", "DEFAULT")}, param{"pad_value", e.num(a.Float("pad_value", 0))})...)
+}
+
+func (e *emitter) boxSuppression() {
+	a := e.n.Attrs
+	e.opN("non_maximum_suppression", 4, param{"boxes", e.in(0)}, param{"scores", e.in(1)}, param{"iou_threshold", e.num(a.Float("iou_threshold", 0))},
+		param{"score_threshold", e.num(a.Float("score_threshold", 0))}, param{"max_boxes", a.Int("max_boxes", 1)},
+		param{"per_class_suppression", a.Int("per_class", 0) != 0})
+}
+
+// random writes a distribution of two parameters; ONNX's second one may have
+// another name.
+func (e *emitter) random(typ, first string, def float64, second, theirs string, def2 float64) {
+	v, a := e.n.Out(0), e.n.Attrs
+	if !v.Shape.Known() {
+		failf("a shape of %v that depends on data", v.Shape)
+	}
+	seed := a.Int("seed", -1)
+	if f, ok := a["seed"].(float64); ok {
+		seed = int(f)
+	}
+	e.op(typ, param{"shape", []int(v.Shape)}, param{first, number{a.Float(first, def), v.DType}}, param{second, number{a.Float(theirs, def2), v.DType}}, param{"seed", seed})
+}
+
 // fill writes a tensor of one value.
 func (e *emitter) fill() {
 	v := e.n.Out(0)
@@ -461,6 +504,9 @@ func (e *emitter) recurrent(typ string, order []int) {
 	p = append(p, param{"weight_ih", matrix(1, 0)}, param{"weight_hh", matrix(2, 0)}, param{"direction", dir}, param{"output_sequence", true})
 	if dirs == 2 {
 		p = append(p, param{"weight_ih_back", matrix(1, 1)}, param{"weight_hh_back", matrix(2, 1)})
+	}
+	if k := a.Float("cell_clip", 0); k > 0 {
+		p = append(p, param{"clip", number{k, d}})
 	}
 	after := typ == "gru" && a.Int("linear_before_reset", 0) != 0
 	if after {

@@ -538,7 +538,7 @@ func (im *importer) operation(op *operation) {
 	}
 	h := handlers[op.typ]
 	if h == nil {
-		failf("operation %s is not supported (the operators Triune translates are listed in the documentation of package coreml)", quote(op.typ))
+		failf("operation %s is not supported (docs/operators.md lists what is)", quote(op.typ))
 	}
 	h(c)
 	c.finish()

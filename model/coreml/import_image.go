@@ -37,8 +37,13 @@ func init() {
 	}, "resize_nearest_neighbor")
 	handle(func(c *call) {
 		x := c.in("x")
-		c.resize(x, model.Attrs{"mode": "linear", "coordinate_transformation_mode": sampling(c.str("sampling_mode", "DEFAULT"))},
-			c.int("target_size_height", 1), c.int("target_size_width", 1))
+		h, w := c.int("target_size_height", 1), c.int("target_size_width", 1)
+		mode := c.str("sampling_mode", "DEFAULT")
+		if mode == "OFFSET_CORNERS" {
+			c.resizeOffset(x, h, w)
+			return
+		}
+		c.resize(x, model.Attrs{"mode": "linear", "coordinate_transformation_mode": sampling(mode)}, h, w)
 	}, "resize_bilinear")
 	handle((*call).resize17, "resize")
 	handle((*call).resample, "resample")
@@ -77,8 +82,25 @@ func sampling(mode string) string {
 	case "UNALIGN_CORNERS":
 		return "half_pixel"
 	}
-	failf("sampling_mode %s (want DEFAULT, STRICT_ALIGN_CORNERS, ALIGN_CORNERS or UNALIGN_CORNERS)", quote(mode))
+	failf("sampling_mode %s (want DEFAULT, STRICT_ALIGN_CORNERS, ALIGN_CORNERS, UNALIGN_CORNERS, or OFFSET_CORNERS of a linear resize)", quote(mode))
 	return ""
+}
+
+// resizeOffset samples the middles of h x w equal parts of the span between the
+// first and the last pixel, which ONNX's Resize cannot: the whole image is the
+// box.
+func (c *call) resizeOffset(x *model.Value, h, w int) {
+	if rank(x) != 4 || !x.Shape.Known() || x.Shape[0] < 1 || x.Shape[0] > maxStatic {
+		failf("sampling_mode OFFSET_CORNERS with x of shape %v (want four known dimensions)", x.Shape)
+	}
+	n := x.Shape[0]
+	t := newNumbers(x.DType, n, 4)
+	for i := range n {
+		t.Set(4*i+2, float64(x.Shape[2]-1))
+		t.Set(4*i+3, float64(x.Shape[3]-1))
+	}
+	c.result("CropResize", model.Attrs{"height": h, "width": w, "box_coordinate_mode": "CORNERS_HEIGHT_FIRST", "sampling_mode": "OFFSET_CORNERS"},
+		x, c.constValue("boxes", model.NewConst(t)))
 }
 
 func (c *call) resize(x *model.Value, attrs model.Attrs, h, w int) {
@@ -115,6 +137,10 @@ func (c *call) resize17() {
 		if d != 0 { // 0 keeps the size
 			sizes[r-n+i] = d
 		}
+	}
+	if c.str("sampling_mode", "DEFAULT") == "OFFSET_CORNERS" && c.str("interpolation_mode", "LINEAR") == "LINEAR" && r == 4 && sizes[0] == x.Shape[0] && sizes[1] == x.Shape[1] {
+		c.resizeOffset(x, sizes[2], sizes[3])
+		return
 	}
 	attrs := model.Attrs{"coordinate_transformation_mode": sampling(c.str("sampling_mode", "DEFAULT"))}
 	switch mode := c.str("interpolation_mode", "LINEAR"); mode {

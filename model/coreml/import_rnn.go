@@ -84,7 +84,10 @@ func (c *call) recurrent(op model.Op, gates []int) {
 		}
 		attrs["activations"] = append(acts, activation(c.str("activation", "tanh")))
 		if k := c.one("clip"); k != nil && !math.IsInf(numberAt(k, 0), 0) {
-			failf("clip %v (clipping the cell state is not supported)", k.At(0))
+			if op != "LSTM" || !(numberAt(k, 0) > 0) {
+				failf("clip %v (only the cell state of an LSTM is clipped, by a positive number)", numberAt(k, 0))
+			}
+			attrs["cell_clip"] = numberAt(k, 0)
 		}
 		for len(ins) > 3 && ins[len(ins)-1] == nil {
 			ins = ins[:len(ins)-1]

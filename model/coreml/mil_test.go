@@ -74,6 +74,10 @@ func milOp(typ string, a args, outs ...namedTensor) *operation {
 			}
 		case *model.Tensor:
 			arg.args = []binding{{val: immediate(v)}}
+		case []*model.Tensor:
+			for _, x := range v {
+				arg.args = append(arg.args, binding{val: immediate(x)})
+			}
 		case str:
 			arg.args = []binding{{val: immediate(&model.Tensor{DType: model.String, Shape: model.Shape{}, Strings: []string{string(v)}})}}
 		case bool:
@@ -112,11 +116,7 @@ func milOp(typ string, a args, outs ...namedTensor) *operation {
 // written.
 func (p *prog) check(t *testing.T) {
 	t.Helper()
-	m := &specModel{version: 9, program: &program{version: 1, names: []string{"main"}, functions: map[string]*function{"main": p.fn}}}
-	g, err := Read(m.encode(), nil, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	g := p.read(t)
 	p.compare(t, g, "read")
 	for _, n := range g.Nodes {
 		if !Writable(n.Op) || g.Validate(true) != nil {
@@ -135,6 +135,17 @@ func (p *prog) check(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.compare(t, back, "written and read")
+}
+
+// read encodes the program and reads it.
+func (p *prog) read(t *testing.T) *model.Graph {
+	t.Helper()
+	m := &specModel{version: 9, program: &program{version: 1, names: []string{"main"}, functions: map[string]*function{"main": p.fn}}}
+	g, err := Read(m.encode(), nil, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
 }
 
 func (p *prog) compare(t *testing.T, g *model.Graph, how string) {

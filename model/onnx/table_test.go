@@ -12,6 +12,7 @@ import (
 
 	"github.com/triune-sim/triune/internal/testutil"
 	"github.com/triune-sim/triune/model"
+	"github.com/triune-sim/triune/model/coreml"
 	"github.com/triune-sim/triune/model/ops"
 )
 
@@ -69,7 +70,18 @@ the operator, QuantizeLinear.)
 	}
 	b.WriteString(`
 Model-local functions are expanded where they are called.
+
+## Operations of Core ML's ML programs
+
+These are translated to the operators of the first list. CropResize,
+BoxSuppression (non_maximum_suppression) and an LSTM that clips its cell state
+are Core ML's and cannot be written as ONNX; lists are tensors, and must have a
+fixed length; random numbers repeat, by the seed or by the operation's name.
+
 `)
+	for _, name := range coreml.Operations() {
+		fmt.Fprintf(&b, "- %s\n", name)
+	}
 	return b.String()
 }
 

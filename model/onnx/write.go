@@ -393,6 +393,9 @@ func (w *writer) graph(g *model.Graph, top bool) (b []byte, outs []*model.Value,
 		inside[v] = top
 	}
 	for _, n := range g.Nodes {
+		if err := beyond(n); err != nil {
+			return nil, nil, err
+		}
 		for _, x := range w.expand(n) {
 			for _, v := range constsOf(x, top) {
 				pre, err := w.constant(v)
@@ -833,6 +836,18 @@ func (w *writer) dequantize(v *model.Value, a *model.Affine) *model.Node {
 		n.Inputs = append(n.Inputs, part("/zero", view(a.Zero, code, shape)))
 	}
 	return n
+}
+
+// beyond reports what ONNX cannot say of a node and expand cannot spell out.
+func beyond(n *model.Node) error {
+	switch {
+	case n.Op == "CropResize" || n.Op == "BoxSuppression":
+	case n.Op == "LSTM" && n.Attrs["cell_clip"] != nil:
+		return fmt.Errorf("node %q (LSTM): ONNX cannot clip the cell state; write an .mlpackage", n.Name)
+	default:
+		return nil
+	}
+	return fmt.Errorf("node %q: ONNX has no counterpart of %s; write an .mlpackage", n.Name, n.Op)
 }
 
 // expand returns the nodes that an operator beyond ONNX stands for; any other

@@ -11,7 +11,9 @@ import (
 // RNN, GRU and LSTM. X is [seq, batch, input] (or [batch, seq, input] with
 // layout 1), W [dirs, gates*hidden, input], R [dirs, gates*hidden, hidden],
 // B [dirs, 2*gates*hidden]; then sequence lengths, initial states, and for
-// LSTM peepholes P [dirs, 3*hidden].
+// LSTM peepholes P [dirs, 3*hidden]. The attribute clip bounds what the
+// activations are given; cell_clip, which is Core ML's and not ONNX's, bounds
+// the cell state.
 
 func directions(a model.Attrs) int {
 	switch d := a.String("direction", "forward"); d {
@@ -171,9 +173,13 @@ func evalRecurrent(gates int, defaults ...string) func(*call) {
 		if v, ok := a["clip"].(float64); ok && v > 0 {
 			clip = v
 		}
+		cellClip := math.Inf(1)
+		if v, ok := a["cell_clip"].(float64); ok && v > 0 {
+			cellClip = v
+		}
 		out := c.alloc(model.Shape{seq, dirs, batch, h})
 		for dir := range dirs {
-			cell := &cell{h: h, in: in, gates: gates, clip: clip, f: acts[dir*len(defaults) : (dir+1)*len(defaults)],
+			cell := &cell{h: h, in: in, gates: gates, clip: clip, cellClip: cellClip, f: acts[dir*len(defaults) : (dir+1)*len(defaults)],
 				w: wv[dir*gates*h*in : (dir+1)*gates*h*in], r: rv[dir*gates*h*h : (dir+1)*gates*h*h],
 				linear: a.Int("linear_before_reset", 0) != 0, coupled: a.Int("input_forget", 0) != 0}
 			cell.wb, cell.rb = make([]float64, gates*h), make([]float64, gates*h)
@@ -257,7 +263,7 @@ func gateFunctions(a model.Attrs, dirs int, defaults []string) []func(float64) f
 type cell struct {
 	h, in, gates    int
 	w, r, wb, rb, p []float64
-	clip            float64
+	clip, cellClip  float64
 	f               []func(float64) float64
 	linear, coupled bool
 }
@@ -311,7 +317,7 @@ func (c *cell) step(x, hv, cv []float64) {
 			if !c.coupled {
 				fg = c.f[0](c.lim(forget))
 			}
-			cv[i] = fg*cv[i] + ig*c.f[1](c.lim(cand))
+			cv[i] = max(-c.cellClip, min(c.cellClip, fg*cv[i]+ig*c.f[1](c.lim(cand))))
 			if c.p != nil {
 				out += c.p[h+i] * cv[i]
 			}

@@ -24,7 +24,8 @@
 // and activation. On the Neural Engine the result of a convolution, linear
 // layer or matrix product becomes infinite from 2^15 up
 // ([kernels.RoundF16Sat]). A layer whose operands are 8-bit codes runs there as
-// int8 x int8 with exact int32 sums that are scaled in float32 and requantized
+// int8 x int8 with exact int32 sums, the bias an int32 in units of the products
+// beside them, that are scaled in float32 and requantized
 // from the unrounded value; so do element-wise operators, activations, pooling
 // and moves from codes to codes. On the other units, and for every other
 // operator, codes are dequantized, computed as floats, rounded as the unit

@@ -88,7 +88,7 @@ func (u *Unit) Support(l *model.Layer) units.Support {
 			return no("%s does not run on the Neural Engine of %s", l.Op, u.chip)
 		}
 	case model.KindResize:
-		if l.Op == "GridSample" || l.Op == "AffineGrid" {
+		if l.Op == "GridSample" || l.Op == "AffineGrid" || l.Op == "CropResize" {
 			if !u.texture {
 				return no("%s needs the texture unit, which the Neural Engine of %s lacks", l.Op, u.chip)
 			}
