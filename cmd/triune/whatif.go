@@ -155,6 +155,7 @@ func (a *app) runStudy(ctx context.Context, r *whatif.Runner, out studyOutput, o
 	analyse := func() error {
 		var err error
 		findings, err = r.Analyse(ctx, &h.block)
+		bar.done() // of the measurements
 		return err
 	}
 	if out.dir != "" {
@@ -466,6 +467,7 @@ func (b *progressBar) show(p whatif.Progress) {
 func (b *progressBar) done() {
 	if b != nil && b.drawn {
 		fmt.Fprintln(b.w)
+		b.drawn, b.last = false, time.Time{}
 	}
 }
 
