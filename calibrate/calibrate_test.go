@@ -227,7 +227,7 @@ func TestPatch(t *testing.T) {
 	data := os.DirFS("../device/data")
 	f := &Fitted{Values: []Value{
 		{Var: Var{Entry: "base", Path: "ne.spill_gbs"}, Value: 51.23456},
-		{Var: Var{Entry: "a13", Path: "cpu.efficiency"}, Value: 0.4321},
+		{Var: Var{Entry: "a-2018", Path: "cpu.efficiency"}, Value: 0.4321},
 		{Var: Var{Entry: "iphone-11-pro", Path: "handling_ms"}, Value: 1.25},
 	}}
 	files, err := f.Patch(data)

@@ -200,16 +200,17 @@ type Interval struct {
 
 // Intervals takes quantiles of left-out residuals by unit and by the entry of
 // the catalogue that states the unit's uncertainty for the row's device. A
-// tail of few rows is seen too short: the 10 % quantiles move outwards by a
-// rank's share, neither end is nearer than 0.7 standard deviations of the
-// logarithms (a normal tail would be 1.28), and below eight rows both ends
-// move out by half as much again.
+// tail of few networks is seen too short (rows of one network err together):
+// the 10 % quantiles move outwards by a rank's share, neither end is nearer
+// than 0.7 standard deviations of the logarithms (a normal tail would be
+// 1.28), and below eight networks both ends move out by half as much again.
 func Intervals(rs []Residual, devs map[string]*device.Device) ([]Interval, error) {
 	type key struct {
 		entry string
 		unit  units.Kind
 	}
 	ratios := map[key][]float64{}
+	networks := map[key]map[string]bool{}
 	for _, r := range rs {
 		d := devs[r.Sample.DeviceName]
 		e, err := d.Get(uncertaintyPath(r.Sample.Unit, "low"))
@@ -218,6 +219,10 @@ func Intervals(rs []Residual, devs map[string]*device.Device) ([]Interval, error
 		}
 		k := key{e.From, r.Sample.Unit}
 		ratios[k] = append(ratios[k], r.Sample.LatencyMS/r.PredictedMS)
+		if networks[k] == nil {
+			networks[k] = map[string]bool{}
+		}
+		networks[k][r.Sample.Network] = true
 	}
 	keys := make([]key, 0, len(ratios))
 	for k := range ratios {
@@ -229,8 +234,8 @@ func Intervals(rs []Residual, devs map[string]*device.Device) ([]Interval, error
 	var out []Interval
 	for _, k := range keys {
 		v := ratios[k]
-		n := float64(len(v))
-		q := 0.1 * (n - 1) / (n + 1)
+		n, nets := float64(len(v)), float64(len(networks[k]))
+		q := 0.1 * (nets - 1) / (nets + 1)
 		mean, ss := 0.0, 0.0
 		for _, x := range v {
 			mean += math.Log(x) / n
@@ -241,7 +246,7 @@ func Intervals(rs []Residual, devs map[string]*device.Device) ([]Interval, error
 		}
 		floor := 0.7 * math.Sqrt(ss/max(1, n-1))
 		lo, hi := min(math.Log(quantile(v, q)), -floor), max(math.Log(quantile(v, 1-q)), floor)
-		if len(v) < 8 {
+		if nets < 8 {
 			lo, hi = 1.5*lo, 1.5*hi
 		}
 		out = append(out, Interval{k.entry, k.unit, math.Exp(min(lo, -0.03)), math.Exp(max(hi, 0.03)), len(v)})

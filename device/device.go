@@ -106,9 +106,9 @@ type CPU struct {
 	Winograd   *Param `yaml:"winograd" unit:"" doc:"speed-up of dense 3x3 stride-1 convolutions"`
 	KHalf      *Param `yaml:"k_half" unit:"products" doc:"reduction length at which half the rate is reached"`
 	NHalf      *Param `yaml:"n_half" unit:"positions" doc:"output positions at which half the rate is reached"`
-	VectorGF   *Param `yaml:"vector_gf" unit:"GFLOP/s" doc:"fp32 rate of the vector units: depthwise convolutions and other arithmetic that no matrix unit takes"`
+	VectorGF   *Param `yaml:"vector_gf" unit:"GFLOP/s" doc:"fp32 rate of the vector units in depthwise convolutions"`
 	VectorGops *Param `yaml:"vector_gops" unit:"Gop/s" doc:"element-wise operations a second"`
-	DRAMShare  *Param `yaml:"dram_share" unit:"" doc:"share of the DRAM bandwidth that the CPU reaches"`
+	DRAMShare  *Param `yaml:"dram_share" unit:"" doc:"share of the DRAM bandwidth that the CPU reaches in a network"`
 	CacheMB    *Param `yaml:"cache_mb" unit:"MB" doc:"L2 of the performance cores"`
 	CacheGBs   *Param `yaml:"cache_gbs" unit:"GB/s" doc:"bandwidth of that cache"`
 	PrefetchMB *Param `yaml:"prefetch_mb" unit:"MB" doc:"how far weights are fetched ahead"`

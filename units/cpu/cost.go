@@ -27,7 +27,9 @@ type Unit struct {
 // New builds the unit from a device's figures.
 func New(d *device.Device) *Unit {
 	n, g := &d.CPU, &d.Energy
-	dram := d.DRAMGBs.Value * min(1, n.DRAMShare.Value) * 1e6
+	// Nothing reaches the cores but through their L2.
+	cache := n.CacheGBs.Value * 1e6
+	dram := min(cache, d.DRAMGBs.Value*min(1, n.DRAMShare.Value)*1e6)
 	u := &Unit{
 		macsMS:   n.MatrixGF.Value * 1e6 / 2 * n.Efficiency.Value,
 		winograd: n.Winograd.Value,
@@ -36,8 +38,8 @@ func New(d *device.Device) *Unit {
 		opsMS:    n.VectorGops.Value * 1e6,
 		cache:    n.CacheMB.Value * 1e6,
 		slc:      d.SLCMB.Value * 1e6,
-		cacheMS:  max(n.CacheGBs.Value*1e6, dram*max(1, d.SLCGain.Value)),
-		slcMS:    dram * max(1, d.SLCGain.Value),
+		cacheMS:  cache,
+		slcMS:    min(cache, dram*max(1, d.SLCGain.Value)),
 		dram:     dram,
 		expandMS: n.ExpandGBs.Value * 1e6,
 		passes:   n.W8A8Passes.Value,
@@ -77,7 +79,11 @@ func (u *Unit) Estimate(l *model.Layer, e *units.Estimate) {
 			if f.Winograd() && l.Kind == model.KindConv {
 				rate *= u.winograd
 			}
-			e.ComputeMS += (float64(f.M) + u.nHalf) * (float64(f.K) + u.kHalf) * float64(f.N) * float64(f.Repeat) / rate
+			m, k, n := float64(f.M), float64(f.K), float64(f.N)*float64(f.Repeat)
+			matrix := (m + u.nHalf) * (k + u.kHalf) * n / rate
+			// A product of few rows does not fill the matrix unit: the vector
+			// units take it, loading every weight from the cache once a row.
+			e.ComputeMS += min(matrix, m*(k+u.kHalf)*n*4/u.cacheMS)
 		}
 		e.EnergyMJ += float64(f.MACs) * u.pjMAC * 1e-9
 	}

@@ -132,44 +132,86 @@ func unsound(e *units.Estimate) string {
 	return ""
 }
 
-// scenarios are the predictions that a knob may change.
-func scenarios(d *device.Device) (list []func(t *testing.T, d *device.Device) *result.Prediction) {
+// A scenario is a prediction that a figure may change.
+type scenario struct {
+	net     *model.Network
+	options scheduler.Options
+}
+
+// scenarios lists predictions for the figures of one section of a device
+// ("cpu", "gpu", "ne", "link"), the likeliest to change first; for any other
+// section, those of the whole device.
+func scenarios(t *testing.T, d *device.Device, section string) (list []scenario) {
 	add := func(name, scheme string, o scheduler.Options) {
-		list = append(list, func(t *testing.T, d *device.Device) *result.Prediction {
-			return predict(t, d, network(t, name, scheme), o)
-		})
+		list = append(list, scenario{network(t, name, scheme), o})
 	}
 	pin := func(u units.Kind) scheduler.Options {
 		return scheduler.Options{Pins: []scheduler.Pin{{Pattern: "*", Unit: u}}}
 	}
-	for _, u := range []units.Kind{units.CPU, units.GPU, units.NE} {
-		if u == units.NE && !d.HasNE {
-			continue
+	pinned := func(u units.Kind) {
+		for _, s := range schemes {
+			add("mobilevit_v2", s, pin(u))
 		}
-		for _, name := range []string{"mobilenet_v2", "resnet18", "mobilevit_v2"} {
-			for _, s := range schemes {
-				add(name, s, pin(u))
+		for _, name := range []string{"resnet18", "lm_head", "tiny_decoder", "alexnet", "convnext_tiny", "efficientnet_b5", "decoder_1l"} {
+			add(name, "fp16", pin(u))
+		}
+		for _, net := range []*model.Network{attention(t, 197), dilated(t), upsampled(t), one(t, "Sin", 1, 64, 56, 56)} {
+			list = append(list, scenario{net, pin(u)})
+		}
+	}
+	switch section {
+	case "cpu":
+		pinned(units.CPU)
+	case "gpu":
+		pinned(units.GPU)
+	case "ne":
+		pinned(units.NE)
+	case "link":
+		for _, pair := range [][2]units.Kind{{units.CPU, units.GPU}, {units.CPU, units.NE}, {units.GPU, units.NE}} {
+			if pair[1] == units.NE && !d.HasNE {
+				continue
+			}
+			add("resnet18", "fp16", scheduler.Options{Pins: []scheduler.Pin{{Pattern: "*", Unit: pair[0]}, {Pattern: "layer3*", Unit: pair[1]}}})
+		}
+	default:
+		for _, u := range []units.Kind{units.GPU, units.CPU, units.NE} {
+			if u != units.NE || d.HasNE {
+				add("mobilenet_v2", "w8a8", pin(u))
+				add("lm_head", "fp16", pin(u))
+				add("efficientnet_b5", "fp16", pin(u))
 			}
 		}
-		for _, name := range []string{"densenet121", "vit_b_16", "lm_head", "convnext_tiny", "decoder_1l", "tiny_cnn"} {
-			add(name, "fp16", pin(u))
-			add(name, "w8", pin(u))
-		}
 	}
-	// Halves on two units: the links.
-	for _, pair := range [][2]units.Kind{{units.CPU, units.GPU}, {units.CPU, units.NE}, {units.GPU, units.NE}} {
-		if pair[1] == units.NE && !d.HasNE {
-			continue
-		}
-		add("resnet18", "fp16", scheduler.Options{Pins: []scheduler.Pin{{Pattern: "*", Unit: pair[0]}, {Pattern: "layer3*", Unit: pair[1]}}})
-	}
-	for _, name := range []string{"decoder_24l", "lm_head", "efficientnet_b0"} {
-		add(name, "fp16", scheduler.Options{})
-		add(name, "fp32", scheduler.Options{})
-	}
-	add("resnet50", "fp16", scheduler.Options{Overlap: true})
-	add("googlenet", "fp16", scheduler.Options{Overlap: true})
 	return list
+}
+
+// dilated is a 3x3 convolution with holes, as in segmentation networks.
+func dilated(t *testing.T) *model.Network {
+	t.Helper()
+	x := &model.Value{Name: "x", DType: model.Float16, Shape: model.Shape{1, 64, 56, 56}}
+	w := &model.Value{Name: "w", DType: model.Float16, Shape: model.Shape{64, 64, 3, 3}}
+	w.Const = model.NewLazy(model.Float16, w.Shape, func() (*model.Tensor, error) { return model.NewTensor(model.Float16, 64, 64, 3, 3), nil })
+	return lower(t, &model.Node{Name: "dilated", Op: "Conv", Inputs: []*model.Value{x, w},
+		Attrs: model.Attrs{"kernel_shape": []int{3, 3}, "strides": []int{1, 1}, "dilations": []int{2, 2}, "pads": []int{2, 2, 2, 2}, "group": 1}}, x.Shape)
+}
+
+// upsampled enlarges four times, as in segmentation networks.
+func upsampled(t *testing.T) *model.Network {
+	t.Helper()
+	x := &model.Value{Name: "x", DType: model.Float16, Shape: model.Shape{1, 64, 28, 28}}
+	return lower(t, &model.Node{Name: "upsampled", Op: "Resize", Inputs: []*model.Value{x}, Attrs: model.Attrs{"mode": "linear"}}, model.Shape{1, 64, 112, 112})
+}
+
+// lower makes a network of one node whose first input is the graph's.
+func lower(t *testing.T, n *model.Node, out model.Shape) *model.Network {
+	t.Helper()
+	y := &model.Value{Name: "y", DType: model.Float16, Shape: out, Producer: n}
+	n.Outputs = []*model.Value{y}
+	net, err := model.Lower(&model.Graph{Name: n.Name, Inputs: n.Inputs[:1], Outputs: n.Outputs, Nodes: []*model.Node{n}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return net
 }
 
 func same(a, b *result.Prediction) bool {
@@ -181,31 +223,29 @@ func same(a, b *result.Prediction) bool {
 		fmt.Sprint(a.Segments) == fmt.Sprint(b.Segments)
 }
 
-// Every numeric parameter and every flag of a device changes some prediction
-// on some network of the zoo. It does not hold on every chip yet: on the Pro,
-// Max and Ultra chips and on A12X the CPU is never bound by memory in these
-// scenarios, so cpu.cache_mb, cpu.cache_gbs or cpu.prefetch_mb change nothing
-// there (TRIUNE_LONG=1 shows which).
+// Every numeric parameter and every flag of every chip, and of a product,
+// changes some prediction.
 func TestNoDeadKnob(t *testing.T) {
-	devices := []string{"iphone-14-pro", "m4", "iphone-7"}
-	if testing.Short() {
-		devices = devices[:1]
-	}
-	each(t, devices, func(t *testing.T, name string) {
+	each(t, append(chips(t), "iphone-11-pro"), func(t *testing.T, name string) {
 		d := load(t, name)
-		list := scenarios(d)
-		base := make([]*result.Prediction, len(list))
-		for i, f := range list {
-			base[i] = f(t, d)
+		type tried struct {
+			scenario
+			base *result.Prediction
 		}
-		alive := func(changes ...string) bool {
-			for _, c := range changes {
-				x, err := d.Override(c)
-				if err != nil {
-					continue
+		sections := map[string][]*tried{}
+		alive := func(path string, changes ...string) bool {
+			section, _, _ := strings.Cut(path, ".")
+			if sections[section] == nil {
+				for _, s := range scenarios(t, d, section) {
+					sections[section] = append(sections[section], &tried{scenario: s})
 				}
-				for i, f := range list {
-					if !same(base[i], f(t, x)) {
+			}
+			for _, s := range sections[section] {
+				if s.base == nil {
+					s.base = predict(t, d, s.net, s.options)
+				}
+				for _, c := range changes {
+					if x, err := d.Override(path + "=" + c); err == nil && !same(s.base, predict(t, x, s.net, s.options)) {
 						return true
 					}
 				}
@@ -213,27 +253,30 @@ func TestNoDeadKnob(t *testing.T) {
 			return false
 		}
 		for _, p := range d.Params() {
-			if !alive(p.Path+"=x0.5", p.Path+"=x2", p.Path+"=+1", p.Path+"=x0.001") {
+			if !alive(p.Path, "x0.5", "x2", "+1", "x0.001") {
 				t.Errorf("%s: %s (%s) changes nothing", name, p.Path, p.Doc)
 			}
 		}
 		for _, f := range d.Flags() {
-			if !alive(fmt.Sprintf("%s=%v", f.Path, !f.Value)) {
-				t.Logf("%s: flag %s (%s) changes no zoo network", name, f.Path, f.Doc)
+			if !alive(f.Path, fmt.Sprint(!f.Value)) {
+				t.Errorf("%s: flag %s (%s) changes nothing", name, f.Path, f.Doc)
 			}
 		}
 	})
 }
 
-// each runs f for devices, in parallel; with TRIUNE_LONG set, for every chip.
-func each(t *testing.T, devices []string, f func(t *testing.T, name string)) {
-	if long() {
-		c, err := device.Builtin()
-		if err != nil {
-			t.Fatal(err)
-		}
-		devices = c.Chips()
+// chips lists every chip of the catalogue.
+func chips(t *testing.T) []string {
+	t.Helper()
+	c, err := device.Builtin()
+	if err != nil {
+		t.Fatal(err)
 	}
+	return c.Chips()
+}
+
+// each runs f for devices, in parallel.
+func each(t *testing.T, devices []string, f func(t *testing.T, name string)) {
 	for _, name := range devices {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -261,7 +304,9 @@ func better(path string) int {
 	return +1
 }
 
-// A better figure never raises the optimal latency (invariant 2).
+// A better figure never raises the optimal latency (invariant 2), on any chip:
+// with one network a chip in turn, with TRIUNE_LONG set with every network of
+// the zoo.
 func TestMonotone(t *testing.T) {
 	nets := [][2]string{{"mobilenet_v2", "fp16"}, {"mobilenet_v2", "w8a8"}, {"resnet50", "w8"}, {"mobilevit_v2", "w8a8"}, {"lm_head", "w4b32"}, {"vgg16", "fp16"}, {"decoder_1l", "p4"}}
 	if long() {
@@ -269,9 +314,17 @@ func TestMonotone(t *testing.T) {
 			nets = append(nets, [2]string{n, schemes[i%len(schemes)]})
 		}
 	}
-	each(t, []string{"iphone-14-pro", "m4", "m1", "iphone-11-pro"}, func(t *testing.T, name string) {
+	turn := map[string]int{}
+	all := chips(t)
+	for i, name := range all {
+		turn[name] = i
+	}
+	each(t, all, func(t *testing.T, name string) {
 		d := load(t, name)
-		for _, n := range nets {
+		for i, n := range nets {
+			if !long() && i != turn[name]%len(nets) {
+				continue
+			}
 			net := network(t, n[0], n[1])
 			base := predict(t, d, net, scheduler.Options{})
 			for _, p := range d.Params() {

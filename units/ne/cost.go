@@ -166,7 +166,11 @@ func (u *Unit) arithmetic(l *model.Layer, e *units.Estimate) {
 func (u *Unit) traffic(l *model.Layer, e *units.Estimate) {
 	f := &l.Facts
 	bytes := float64(e.InputBytes + e.OutputBytes)
+	// Images of a batch are independent: what must fit is one of them.
 	set := bytes
+	if f.Batch > 1 && f.Rank > 2 {
+		set /= float64(f.Batch)
+	}
 	// What neighbouring pointwise layers hand over tile by tile stays on chip.
 	tiled := float64(f.TiledBytes)
 	switch l.Kind {
@@ -188,7 +192,7 @@ func (u *Unit) traffic(l *model.Layer, e *units.Estimate) {
 		passes := ((f.KH + u.kernelMax - 1) / u.kernelMax) * ((f.KW + u.kernelMax - 1) / u.kernelMax)
 		bytes += float64(e.OutputBytes) * float64(passes-1) * 2
 		if f.DilH > 1 || f.DilW > 1 { // space to batch and back
-			bytes += set * u.move
+			bytes += float64(e.InputBytes+e.OutputBytes) * u.move
 		}
 	case model.KindSoftmax, model.KindNorm:
 		if l.Op != "BatchNormalization" {
@@ -227,12 +231,21 @@ func (u *Unit) weights(f *model.Facts, e *units.Estimate) {
 	resident, read := dense, dense
 	if u.packed(f) {
 		resident, read = min(dense, f.WeightBytes), min(dense, f.WeightReadBytes)
-		e.ExpandMS = float64(dense)/u.expandMS + float64(f.WeightTables)*u.lutMS
+		// A gather expands the rows that it reads.
+		e.ExpandMS = float64(dense)*share(f)/u.expandMS + float64(f.WeightTables)*u.lutMS
 	} else if f.WeightBytes > 0 {
-		read = int64(math.Ceil(float64(dense) * min(1, float64(f.WeightReadBytes)/float64(f.WeightBytes))))
+		read = int64(math.Ceil(float64(dense) * share(f)))
 	}
 	e.ResidentBytes, e.WeightBytes = resident, read
 	e.WeightMS = float64(read) / u.streamMS
+}
+
+// share is the part of the stored weights that one inference reads.
+func share(f *model.Facts) float64 {
+	if f.WeightBytes <= 0 {
+		return 1
+	}
+	return min(1, float64(f.WeightReadBytes)/float64(f.WeightBytes))
 }
 
 // packed tells whether a layer's weights stay compressed until they are next
