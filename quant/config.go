@@ -270,6 +270,9 @@ func (o *opFile) config(kind string) (OpConfig, error) {
 		if x.Mode == Unique && o.NBits != nil {
 			return nil, errors.New("nbits does not go with mode unique")
 		}
+		if x.Mode != Unique && o.NBits == nil {
+			return nil, fmt.Errorf("nbits is missing: mode %s needs it (want 1, 2, 3, 4, 6 or 8)", x.Mode)
+		}
 		c = x
 	case "OpMagnitudePrunerConfig":
 		x := Magnitude{Threshold: WeightThreshold}

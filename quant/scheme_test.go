@@ -160,7 +160,7 @@ activations:
 		"dtype":          {"config_type: OpLinearQuantizerConfig\nglobal_config: {dtype: fp16}", "want int8"},
 		"mode":           {"config_type: OpPalettizerConfig\nglobal_config: {mode: lloyd, nbits: 4}", "kmeans"},
 		"nbits":          {"config_type: OpPalettizerConfig\nglobal_config: {nbits: 5}", "5 bits"},
-		"no nbits":       {"config_type: OpPalettizerConfig\nglobal_config: {}", "0 bits"},
+		"no nbits":       {"config_type: OpPalettizerConfig\nglobal_config: {}", "nbits is missing"},
 		"both":           {"config_type: OpMagnitudePrunerConfig\nglobal_config: {target_sparsity: 0.5, n_m_ratio: [2, 4]}", "either"},
 		"sparsity":       {"config_type: OpMagnitudePrunerConfig\nglobal_config: {target_sparsity: 1.5}", "0 to 1"},
 		"nan":            {"config_type: OpThresholdPrunerConfig\nglobal_config: {threshold: .nan}", "threshold"},
