@@ -38,7 +38,7 @@ type Options struct {
 	Runs    int        // timed runs of each row; default 20
 	Warmup  int        // runs before them; default 3
 	Profile bool       // time each layer too, in runs of their own
-	Peers   []Peer
+	Peers   []Peer     // a Self among them adds its memory to the row's
 	// Progress, if set, is called with each finished row.
 	Progress func(Row)
 }
@@ -158,6 +158,17 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// mask returns the units whose arithmetic runs a scheme.
+func (o *Options) mask(scheme string) units.Mask {
+	switch {
+	case o.Units != 0:
+		return o.Units
+	case scheme == "fp32":
+		return units.CPUOnly
+	}
+	return units.CPUAndNE
+}
+
 // Measure measures every combination of model, scheme and threads.
 func Measure(ctx context.Context, o Options) (*Report, error) {
 	o = o.withDefaults()
@@ -185,17 +196,11 @@ func Measure(ctx context.Context, o Options) (*Report, error) {
 }
 
 func measure(ctx context.Context, o Options, name, scheme string, threads int) (*Row, error) {
-	mask := o.Units
-	if mask == 0 {
-		mask = units.CPUAndNE
-		if scheme == "fp32" {
-			mask = units.CPUOnly
-		}
-	}
+	mask := o.mask(scheme)
 	row := &Row{Model: name, Scheme: scheme, Units: mask.String(), Threads: threads, Runs: o.Runs, Peers: []PeerRow{}}
 	// The peers' file is written first: what that takes is not part of the row.
 	file, done, fileErr := "", func() {}, error(nil)
-	if len(o.Peers) > 0 {
+	if slices.ContainsFunc(o.Peers, func(p Peer) bool { _, self := p.(Self); return !self }) {
 		file, done, fileErr = peerFile(name, scheme)
 	}
 	defer done()
@@ -237,7 +242,10 @@ func measure(ctx context.Context, o Options, name, scheme string, threads int) (
 		row.Peers = append(row.Peers, PeerRow{Name: p.Name()})
 		pr := &row.Peers[len(row.Peers)-1]
 		ps, err := PeerSession(nil), fileErr
-		if err == nil {
+		switch self, ok := p.(Self); {
+		case ok:
+			ps, err = self.open(o, name, scheme, threads)
+		case err == nil:
 			if pr.Fusion, err = fusionOf(ctx, p, file, scheme); err != nil {
 				pr.FusionNote = err.Error()
 			}

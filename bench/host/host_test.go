@@ -65,6 +65,27 @@ func TestMeasure(t *testing.T) {
 	}
 }
 
+// Triune beside itself: a row of fp16 on two threads, fp32 and one thread in
+// turn with it.
+func TestSelf(t *testing.T) {
+	r, err := Measure(context.Background(), Options{
+		Models: []string{"mobilenet_v2@32"}, Schemes: []string{"fp16"}, Threads: []int{2}, Runs: 3, Warmup: 1,
+		Peers: []Peer{Self{Scheme: "fp32"}, Self{Threads: 1}, Self{Scheme: "w9"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := r.Rows[0].Peers
+	for i, name := range []string{"triune fp32", "triune on one thread"} {
+		if p[i].Name != name || p[i].Note != "" || !(p[i].MedianMS > 0 && p[i].Ratio > 0 && p[i].LoadMS > 0) || p[i].PeakRSSBytes != 0 {
+			t.Errorf("%+v", p[i])
+		}
+	}
+	if p[2].Note == "" {
+		t.Errorf("unknown scheme: %+v", p[2])
+	}
+}
+
 func TestMeasureErrors(t *testing.T) {
 	for _, c := range []struct {
 		o    Options

@@ -23,7 +23,9 @@ func (a *app) benchHostCommand() *cobra.Command {
 		Long: `Measure how fast this host executes networks: median, p90 and least time of n
 runs after a warm-up, and the rate as a share of the peak that a register-only
 multiply-add loop reaches in the same run. With --peer, another runtime runs the
-same network in turn (A B A B) and the ratio is the median over pairs.`,
+same network in turn (A B A B) and the ratio is the median over pairs; so does
+Triune itself with --peer fp32 (what a scheme costs) or one-thread (what more
+threads gain).`,
 		Example: `  triune bench host resnet50 mobilenet_v2 --scheme fp32,fp16,w8a8 --threads 1
   triune bench host resnet50 --peer ort   # once: cd bench/peers/ort && npm ci --ignore-scripts`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -74,13 +76,19 @@ same network in turn (A B A B) and the ratio is the median over pairs.`,
 	f.IntVar(&o.Runs, "runs", 20, "timed runs")
 	f.IntVar(&o.Warmup, "warmup", 3, "runs before them")
 	f.BoolVar(&o.Profile, "profile", false, "time each layer too")
-	f.StringArrayVar(&peers, "peer", nil, "another runtime to run in turn: ort or gomlx; may repeat")
+	f.StringArrayVar(&peers, "peer", nil, "what to run in turn: another runtime, ort or gomlx, or Triune itself in fp32 or on one-thread; may repeat")
 	f.BoolVar(&asJSON, "json", false, "print one JSON document")
 	return c
 }
 
 // findPeer locates a peer's harness in bench/peers of the repository.
 func findPeer(name string) (host.Peer, error) {
+	switch name {
+	case "fp32":
+		return host.Self{Scheme: "fp32"}, nil
+	case "one-thread":
+		return host.Self{Threads: 1}, nil
+	}
 	dir, err := peersDir()
 	if err != nil {
 		return nil, err
@@ -107,7 +115,7 @@ func findPeer(name string) (host.Peer, error) {
 		}
 		return host.Command{Label: "gomlx", Path: goTool, Args: []string{"run", "."}, Dir: d}, nil
 	}
-	return nil, usagef("unknown peer %q (want ort or gomlx)", name)
+	return nil, usagef("unknown peer %q (want ort, gomlx, fp32 or one-thread)", name)
 }
 
 // peersDir finds bench/peers at or above the working folder.
