@@ -26,7 +26,7 @@
 // for. The bytes depend on the graph only, sizes are known without the weights'
 // values ([Size]), and a file appears whole or not at all.
 //
-// The tests run the node suite of the ONNX project (921 of its 932 cases pass;
+// The tests run the node suite of the ONNX project (922 of its 932 cases pass;
 // testdata/unsupported.txt says why the others do not), compare operators and
 // networks with ONNX Runtime where it is installed, and damage models at random.
 package onnx

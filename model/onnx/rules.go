@@ -48,6 +48,7 @@ func init() {
 		"DFT":                dft,
 		"RoiAlign":           roiAlign,
 		"GroupNormalization": groupNorm,
+		"Scan":               scan,
 		"SequenceEmpty":      func(b *builder, n *node) error { return castLike(b, n, "dtype") },
 		"HannWindow":         func(b *builder, n *node) error { return castLike(b, n, "output_datatype") },
 		"HammingWindow":      func(b *builder, n *node) error { return castLike(b, n, "output_datatype") },
@@ -346,4 +347,39 @@ func groupNorm(b *builder, n *node) error {
 		}
 	}
 	return direct(b, n)
+}
+
+// scan: in opset 8 the states and sequences have a batch axis in front. Each
+// item of the batch is a scan of its own: one over the batch is put around.
+func scan(b *builder, n *node) error {
+	body, k := n.blocks["body"], n.attrs.Int("num_scan_inputs", 0)
+	if n.opset >= 9 || body == nil {
+		return direct(b, n)
+	}
+	if n.input(0) != nil {
+		return fmt.Errorf("sequence lengths, which opset 9 dropped, are not supported")
+	}
+	ins := n.in[min(1, len(n.in)):]
+	if k < 1 || k > len(ins) || len(body.Inputs) != len(ins) || slices.Contains(ins, nil) {
+		return fmt.Errorf("%d inputs and %d scanned ones do not fit a body of %d inputs", len(ins), k, len(body.Inputs))
+	}
+	attrs := model.Attrs{"num_scan_inputs": k}
+	if d, ok := n.attrs["directions"].([]int); ok {
+		attrs["scan_input_directions"] = d
+	}
+	inner := &model.Node{Name: b.prefix + b.fresh(n.label()+"/item"), Op: "Scan", Attrs: attrs, Blocks: n.blocks}
+	outer := &model.Graph{Format: "onnx", Nodes: []*model.Node{inner}}
+	for _, v := range ins {
+		in := &model.Value{Name: inner.Name + "/" + v.Name, DType: v.DType, Shape: ops.Unranked()}
+		outer.Inputs, inner.Inputs = append(outer.Inputs, in), append(inner.Inputs, in)
+	}
+	for _, v := range body.Outputs {
+		out := &model.Value{Name: inner.Name + "/out/" + v.Name, Producer: inner}
+		inner.Outputs, outer.Outputs = append(inner.Outputs, out), append(outer.Outputs, out)
+	}
+	if err := b.r.mem.Keep(nodeBytes + constBytes*(len(ins)+len(body.Outputs))); err != nil {
+		return err
+	}
+	_, err := b.emitBlocks("Scan", n.label(), ins, model.Attrs{"num_scan_inputs": len(ins)}, map[string]*model.Graph{"body": outer}, n.outputs...)
+	return err
 }
