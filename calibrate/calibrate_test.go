@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -272,6 +273,97 @@ func TestPatch(t *testing.T) {
 	for _, v := range []Var{{Entry: "a16", Path: "ne.spill_gbs"}, {Entry: "nobody", Path: "ne.spill_gbs"}} {
 		if _, err := (&Fitted{Values: []Value{{Var: v}}}).Patch(data); err == nil {
 			t.Errorf("%s: no error for a figure that the entry does not state", v)
+		}
+	}
+}
+
+// A few rows of one's own move figures of the chips that they measure, in the
+// files as well, and nothing of their relatives.
+func TestOwnPlan(t *testing.T) {
+	rows := []Row{
+		{Line: 2, Device: "iphone-16-pro", Model: "resnet50", Precision: "fp16", Mask: units.All, LatencyMS: 1.6},
+		{Line: 3, Device: "iphone-16-pro", Model: "mobilenet_v2", Precision: "fp16", Mask: units.All, LatencyMS: 0.62},
+		{Line: 4, Device: "iphone-16-pro", Model: "mobilenet_v2", Precision: "w8a8", Mask: units.All, LatencyMS: 0.4},
+		{Line: 5, Device: "m4", Model: "resnet18", Precision: "fp16", Mask: units.CPUOnly, LatencyMS: 9},
+	}
+	c, err := device.Builtin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := NewSet(rows, c, LoadZoo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	plan := s.OwnPlan()
+	for _, b := range plan {
+		for _, v := range b.Vars {
+			got = append(got, v.String())
+		}
+	}
+	if want := "m4:cpu.efficiency a18-pro:ne.floor_ms a18-pro:ne.spill_gbs"; strings.Join(got, " ") != want {
+		t.Errorf("the plan frees %v, want %s", got, want)
+	}
+	f, err := s.Fit(context.Background(), plan, Options{Evaluations: 400, Starts: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := s.Residuals(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := s.Residuals(f.Devices)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, b := Summarise(after).MeanPct, Summarise(before).MeanPct; a > b/2 {
+		t.Errorf("the mean error falls from %.1f to %.1f %%; want at most half", b, a)
+	}
+
+	files, err := f.Patch(device.Files())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) != 2 || files["chips/a18-pro.yaml"] == nil || files["chips/m4.yaml"] == nil {
+		t.Errorf("%d files change; want those of the two chips", len(files))
+	}
+	m := fstest.MapFS{}
+	if err := fs.WalkDir(device.Files(), ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := fs.ReadFile(device.Files(), p)
+		if n := files[p]; n != nil {
+			b = n
+		}
+		m[p] = &fstest.MapFile{Data: b}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	changed, err := device.Read(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range f.Values {
+		for _, n := range []string{"iphone-16-pro", "a18", "m4", "m4-pro", "m2"} {
+			x, err1 := changed.Load(n)
+			y, err2 := c.Load(n)
+			if err1 != nil || err2 != nil {
+				t.Fatal(err1, err2)
+			}
+			a, err1 := x.Get(v.Path)
+			b, err2 := y.Get(v.Path)
+			if err1 != nil || err2 != nil {
+				t.Fatal(err1, err2)
+			}
+			want := b.Value
+			if x.Chip == v.Entry {
+				want = v.Value
+			}
+			if math.Abs(a.Value/want-1) > 1e-3 || x.Chip == v.Entry && (!a.Fitted || a.Prior == nil) {
+				t.Errorf("%s: %s = %+v, want %g", n, v.Path, a.Param, want)
+			}
 		}
 	}
 }

@@ -2,9 +2,13 @@
 // latencies, and says how far the result can be trusted.
 //
 //	rows, err := calibrate.ReadCSV(file)
-//	set, err := calibrate.NewSet(rows, catalogue)
-//	res, err := calibrate.Fit(ctx, set, calibrate.DefaultPlan(), calibrate.Options{})
-//	fmt.Println(res.Summary.MedianPct)
+//	set, err := calibrate.NewSet(rows, catalogue, calibrate.LoadZoo)
+//	fit, err := set.Fit(ctx, calibrate.DefaultPlan(), calibrate.Options{})
+//	res, err := set.Residuals(fit.Devices)
+//	fmt.Println(calibrate.Summarise(res).MedianPct)
+//
+// A few measurements of one's own move only figures of the chips that they
+// measure: [Set.OwnPlan].
 //
 // A [Plan] names the free figures: paths of package device, each with the
 // entry of the catalogue that states it (a chip, or a family whose chips share

@@ -16,6 +16,10 @@ import (
 // states it. Every device that takes the figure from that entry shares it.
 type Var struct {
 	Entry, Path string
+	// Own makes the figure one of the chip Entry alone, even where the chip
+	// takes it from its family: relatives keep theirs. The search then starts
+	// at the present value.
+	Own bool
 	// Low and High bound the value; zero for the catalogue's own range.
 	Low, High float64
 }
@@ -121,12 +125,12 @@ func bind(devs map[string]*device.Device, names []string, v Var) (*binding, erro
 	for _, n := range names {
 		d := devs[n]
 		e, err := d.Get(v.Path)
-		if err != nil || e.From != v.Entry {
+		if err != nil || !v.Own && e.From != v.Entry || v.Own && d.Chip != v.Entry {
 			continue
 		}
 		b.devs = append(b.devs, d)
 		b.start, b.before, b.lo, b.hi = e.Value, e.Value, e.Range[0], e.Range[1]
-		if e.Prior != nil {
+		if e.Prior != nil && !v.Own {
 			b.start = *e.Prior
 		}
 	}

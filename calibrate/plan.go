@@ -1,6 +1,10 @@
 package calibrate
 
-import "github.com/triune-sim/triune/units"
+import (
+	"slices"
+
+	"github.com/triune-sim/triune/units"
+)
 
 // DefaultPlan is the plan that the catalogue was fitted by: what all chips
 // share ("base"), what a generation shares, and at most eight figures of a
@@ -47,4 +51,41 @@ func DefaultPlan() Plan {
 			{Entry: "a10", Path: "gpu.floor_ms"},
 		}},
 	}
+}
+
+// own lists, by unit, the figures that a chip may have of its own, in the order
+// in which measurements fix them.
+var own = [units.NumKinds][]string{
+	units.CPU: {"cpu.efficiency", "cpu.layer_us"},
+	units.GPU: {"gpu.efficiency", "gpu.layer_us"},
+	units.NE:  {"ne.floor_ms", "ne.spill_gbs", "ne.efficiency"},
+}
+
+// OwnPlan is the plan for a few measurements of someone's own: for each chip
+// and unit that the set measures, one figure for every two rows, of the chip
+// alone. What other chips share does not move.
+func (s *Set) OwnPlan() Plan {
+	var plan Plan
+	for k, paths := range own {
+		rows := map[string]int{}
+		var chips []string
+		for _, x := range s.Samples {
+			if int(x.Unit) == k {
+				if rows[x.Chip]++; rows[x.Chip] == 1 {
+					chips = append(chips, x.Chip)
+				}
+			}
+		}
+		slices.Sort(chips)
+		b := Block{Name: units.Kind(k).String(), Units: []units.Kind{units.Kind(k)}}
+		for _, c := range chips {
+			for _, p := range paths[:min(len(paths), (rows[c]+1)/2)] {
+				b.Vars = append(b.Vars, Var{Entry: c, Path: p, Own: true})
+			}
+		}
+		if len(b.Vars) > 0 {
+			plan = append(plan, b)
+		}
+	}
+	return plan
 }

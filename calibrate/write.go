@@ -16,7 +16,8 @@ import (
 //	stream_gbs: {value: 40, range: [15, 130], source: "AB"}
 //
 // of which the value is replaced and fitted: true added; ranges, sources and
-// comments stay. An entry that does not state the figure itself is an error:
+// comments stay. A chip's own figure ([Var.Own]) is added where the chip does
+// not state it; any other entry that does not state its figure is an error:
 // give it one first, with a range and a source.
 func (f *Fitted) Patch(fsys fs.FS) (map[string][]byte, error) {
 	out := map[string][]byte{}
@@ -24,6 +25,9 @@ func (f *Fitted) Patch(fsys fs.FS) (map[string][]byte, error) {
 		name, text, err := findEntry(fsys, out, v.Entry)
 		if err != nil {
 			return nil, err
+		}
+		if v.Own {
+			text = addFigure(text, v)
 		}
 		next, err := setFigure(text, v.Entry, v.Path, v.Value, true)
 		if err != nil {
@@ -86,6 +90,25 @@ func setFigure(text, entry, figure string, v float64, fitted bool) (string, erro
 		return strings.Join(lines, "\n"), nil
 	}
 	return "", fmt.Errorf("entry %q does not state %s; add it with a range and a source", entry, figure)
+}
+
+// addFigure gives the entry of a chip a line for a figure that it does not
+// state yet.
+func addFigure(text string, v Value) string {
+	if _, err := setFigure(text, v.Entry, v.Path, v.Value, true); err == nil {
+		return text
+	}
+	section, key, _ := strings.Cut(v.Path, ".")
+	line := fmt.Sprintf("    %s: {value: %s, range: [%s, %s], source: \"calibrated on own measurements\", prior: %s}\n",
+		key, format(v.Value), format(v.Low), format(v.High), format(v.Prior))
+	if i := strings.Index(text, "\n  "+section+":\n"); i >= 0 {
+		at := i + len("\n  "+section+":\n")
+		return text[:at] + line + text[at:]
+	}
+	if !strings.Contains(text, "\nfigures:") {
+		text = strings.TrimRight(text, "\n") + "\nfigures:\n"
+	}
+	return strings.TrimRight(text, "\n") + "\n  " + section + ":\n" + line
 }
 
 // format keeps four significant digits: more would be pretence.

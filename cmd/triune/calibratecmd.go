@@ -19,7 +19,7 @@ import (
 func (a *app) calibrateCommand() *cobra.Command {
 	var chips []string
 	var evaluations int
-	var folds, pasted, asJSON bool
+	var folds, pasted, asJSON, shared bool
 	var pastedDevice, pastedOS, svg, patch string
 	c := &cobra.Command{
 		Use:   "calibrate DATA.csv",
@@ -28,7 +28,11 @@ func (a *app) calibrateCommand() *cobra.Command {
 ranges and with a robust loss. DATA.csv has a header line naming the columns device,
 chip, os, model, input, precision, compute_units, latency_ms, source and note.
 Prints every fitted figure and the residual of every row; with --leave-out also the
-errors on networks and chips that a fit has not seen.`,
+errors on networks and chips that a fit has not seen.
+
+Rows of one or two chips are taken as someone's own: they move one figure of the chip
+and unit measured for every two rows, and nothing that other chips share. Rows of three
+or more chips fit the whole plan of the catalogue. --shared says otherwise.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if evaluations < 1 {
@@ -79,8 +83,28 @@ errors on networks and chips that a fit has not seen.`,
 			if len(set.Samples) == 0 {
 				return fmt.Errorf("%s: no row can be used", args[0])
 			}
+			before, err := set.Residuals(nil)
+			if err != nil {
+				return err
+			}
+			for _, r := range before {
+				if x := r.Sample.LatencyMS / r.PredictedMS; x > 10 || x < 0.1 {
+					a.log.Warn(fmt.Sprintf("line %d: %s measured %s ms, predicted %s: check the unit and the network", r.Sample.Line, r.Sample.Network,
+						sig(r.Sample.LatencyMS, 4), sig(r.PredictedMS, 4)))
+				}
+			}
 			o := calibrate.Options{Evaluations: evaluations}
-			plan := calibrate.DefaultPlan()
+			measured := map[string]bool{}
+			for _, x := range set.Samples {
+				measured[x.Chip] = true
+			}
+			if !cmd.Flags().Changed("shared") {
+				shared = len(measured) > 2
+			}
+			plan := set.OwnPlan()
+			if shared {
+				plan = calibrate.DefaultPlan()
+			}
 			fit, err := set.Fit(cmd.Context(), plan, o)
 			if err != nil {
 				return err
@@ -96,26 +120,46 @@ errors on networks and chips that a fit has not seen.`,
 					return err
 				}
 			}
-			if patch != "" {
-				if err := writePatch(fit, patch); err != nil {
-					return err
-				}
-			}
 			type leftOut struct {
 				By      string
 				Summary calibrate.Summary
 			}
 			var left []leftOut
+			var intervals []calibrate.Value // p10 and p90, from networks left out
 			if folds {
 				for _, k := range []struct {
 					name string
 					key  func(*calibrate.Sample) string
 				}{{"network", calibrate.ByNetwork}, {"chip", calibrate.ByChip}} {
+					groups := map[string]bool{}
+					for _, x := range set.Samples {
+						groups[k.key(x)] = true
+					}
+					if len(groups) < 2 {
+						a.log.Warn(fmt.Sprintf("all rows are of one %s: nothing is left to fit without it", k.name))
+						continue
+					}
 					fs, err := set.LeaveOut(cmd.Context(), plan, o, k.key)
 					if err != nil {
 						return err
 					}
 					left = append(left, leftOut{k.name, calibrate.Summarise(calibrate.All(fs))})
+					if shared && k.name == "network" {
+						iv, err := calibrate.Intervals(calibrate.All(fs), fit.Devices)
+						if err != nil {
+							return err
+						}
+						for _, v := range iv {
+							intervals = append(intervals, v.Values()...)
+						}
+					}
+				}
+			}
+			if patch != "" {
+				out := *fit
+				out.Values = append(slices.Clone(fit.Values), intervals...)
+				if err := writePatch(&out, patch); err != nil {
+					return err
 				}
 			}
 			if asJSON {
@@ -151,8 +195,18 @@ errors on networks and chips that a fit has not seen.`,
 			fmt.Fprintln(w)
 			printResiduals(a, res)
 			fmt.Fprintf(w, "\n%s\n", summaryText(calibrate.Summarise(res)))
+			if !shared {
+				fmt.Fprintf(w, "before: %s\n", summaryText(calibrate.Summarise(before)))
+			}
 			for _, l := range left {
 				fmt.Fprintf(w, "leaving each %s out: %s\n", l.By, summaryText(l.Summary))
+			}
+			if !shared && len(measured) == 1 {
+				fmt.Fprintf(w, "\nto predict with these figures: triune predict MODEL -d %s", set.Samples[0].DeviceName)
+				for _, v := range fit.Values {
+					fmt.Fprintf(w, " --set %s=%s", v.Path, sig(v.Value, 4))
+				}
+				fmt.Fprintln(w)
 			}
 			return nil
 		},
@@ -163,6 +217,7 @@ errors on networks and chips that a fit has not seen.`,
 	c.Flags().StringVar(&svg, "svg", "", "write predicted against measured as SVG to a file")
 	c.Flags().StringVar(&patch, "write", "", "write the changed catalogue entries (YAML, with provenance) below a folder")
 	c.Flags().StringSliceVar(&chips, "chip", nil, "use the rows of these chips only")
+	c.Flags().BoolVar(&shared, "shared", false, "move what chips share as well (default: with rows of three chips or more)")
 	c.Flags().IntVar(&evaluations, "evaluations", 6000, "evaluations of the loss per start and block")
 	c.Flags().BoolVar(&folds, "leave-out", false, "refit without each network and each chip and print the errors on them")
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
