@@ -86,10 +86,10 @@ type MixedResult struct {
 	Groups   [][]string // weights of each group
 	Uniform  []Mixture  // one for each scheme
 	Mixtures []Mixture  // by rising cost
-	// Cheapest holds, for each scheme, whether no change of one group from the
-	// uniform scheme is cheaper or as cheap. For a cost that is a sum over the
-	// groups, such as package_bytes, nothing in the space is then cheaper, so
-	// that nothing can beat the scheme.
+	// Cheapest holds, for each scheme, whether every change of one group from the
+	// uniform scheme costs more. Where the cost is a sum over the groups
+	// (package_bytes), nothing in the space is then as cheap, so that nothing can
+	// beat the scheme.
 	Cheapest []bool
 	// Best is the cheapest of all at or above the floor; nil if there is none.
 	Best *Mixture
@@ -1155,6 +1155,7 @@ func (x *MixedResult) Finding(c Config, floor float64) (*Finding, error) {
 	}
 	beaten := 0
 	var cannot []string
+	additive := x.Minimise == "package_bytes" // a sum over the groups
 	for i := range x.Uniform {
 		u := &x.Uniform[i]
 		remark := "beaten by another uniform scheme"
@@ -1167,7 +1168,10 @@ func (x *MixedResult) Finding(c Config, floor float64) (*Finding, error) {
 			}
 		case x.Cheapest[i]:
 			cannot = append(cannot, u.Name)
-			remark = "the cheapest choice of every group: nothing can beat it"
+			remark = "every change of one group costs more"
+			if additive {
+				remark = "the cheapest choice of every group: nothing can beat it"
+			}
 		case u.OnFront:
 			remark = "on the front: nothing that was measured beats it"
 		}
@@ -1185,8 +1189,12 @@ func (x *MixedResult) Finding(c Config, floor float64) (*Finding, error) {
 		row(m, "mixture", remark)
 	}
 	f.Answer = fmt.Sprintf("mixtures of %d groups beat %d of %d uniform schemes", len(x.Groups), beaten, len(x.Uniform))
-	if len(cannot) > 0 {
+	switch {
+	case len(cannot) == 0:
+	case additive:
 		f.Answer += fmt.Sprintf(", and nothing can beat %s, the cheapest", strings.Join(cannot, ", "))
+	default:
+		f.Answer += fmt.Sprintf(", and from %s every change of one group costs more", strings.Join(cannot, ", "))
 	}
 	f.Answer += fmt.Sprintf(" (%d measurements)", x.Measured)
 	if !math.IsInf(floor, -1) {
