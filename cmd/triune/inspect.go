@@ -10,6 +10,7 @@ import (
 
 	"github.com/triune-sim/triune/compile"
 	"github.com/triune-sim/triune/model"
+	"github.com/triune-sim/triune/model/coreml"
 	"github.com/triune-sim/triune/units"
 	"github.com/triune-sim/triune/units/machine"
 )
@@ -19,6 +20,9 @@ type inspection struct {
 	Model    string          `json:"model"`
 	Format   string          `json:"format"`
 	Opset    string          `json:"opset"`
+	System   string          `json:"system,omitempty"`    // of a Core ML program: "iOS16"
+	Function string          `json:"function,omitempty"`  // the one that was read, of several
+	Others   []string        `json:"functions,omitempty"` // all of them
 	Inputs   []tensorInfo    `json:"inputs"`
 	Outputs  []tensorInfo    `json:"outputs"`
 	Nodes    int             `json:"nodes"`
@@ -36,6 +40,10 @@ type tensorInfo struct {
 	Name  string `json:"name"`
 	DType string `json:"dtype"`
 	Shape []int  `json:"shape"`
+	// Accepts lists the shapes an input may take, where it has a choice
+	// ("[1,3,64..512,64..512]"); Image is what it stands for ("RGB 224x224").
+	Accepts string `json:"accepts,omitempty"`
+	Image   string `json:"image,omitempty"`
 }
 
 type countInfo struct {
@@ -106,11 +114,18 @@ func (a *app) inspectCommand() *cobra.Command {
 func inspect(g *model.Graph, comp *compile.Compiled, m *units.Machine) inspection {
 	doc := inspection{Model: g.Name, Format: g.Format, Opset: g.Opset, Params: comp.Params, MACs: comp.MACs,
 		Nodes: len(g.Nodes), Layers: len(comp.Net.Layers), Device: m.Device, Refusals: []refusalRecord{}}
+	info := func(v *model.Value) tensorInfo {
+		return tensorInfo{v.Name, v.DType.String(), v.Shape, g.Meta[coreml.MetaShapes+v.Name], g.Meta[coreml.MetaImage+v.Name]}
+	}
 	for _, v := range g.Inputs {
-		doc.Inputs = append(doc.Inputs, tensorInfo{v.Name, v.DType.String(), v.Shape})
+		doc.Inputs = append(doc.Inputs, info(v))
 	}
 	for _, v := range g.Outputs {
-		doc.Outputs = append(doc.Outputs, tensorInfo{v.Name, v.DType.String(), v.Shape})
+		doc.Outputs = append(doc.Outputs, info(v))
+	}
+	doc.System = g.Meta[coreml.MetaTarget]
+	if all := strings.Split(g.Meta[coreml.MetaFunctions], ","); len(all) > 1 {
+		doc.Function, doc.Others = g.Meta[coreml.MetaFunction], all
 	}
 	ops, kinds := map[string]*countInfo{}, map[string]*countInfo{}
 	tally := func(m map[string]*countInfo, name string, macs int64) {
@@ -201,12 +216,28 @@ func (a *app) printInspection(d inspection) {
 	if d.Opset != "" {
 		origin += " " + d.Opset
 	}
+	if d.System != "" {
+		origin += ", " + d.System
+	}
 	fmt.Fprintf(w, "%s (%s): %d operators, %d layers, %s parameters, %sMAC\n", d.Model, origin, d.Nodes, d.Layers, count(d.Params), count(d.MACs))
+	if d.Function != "" {
+		fmt.Fprintf(w, "function %s of %s (--function chooses)\n", d.Function, strings.Join(d.Others, ", "))
+	}
+	line := func(what string, x tensorInfo) {
+		fmt.Fprintf(w, "  %-6s  %s  %s%v", what, x.Name, x.DType, model.Shape(x.Shape))
+		if x.Image != "" {
+			fmt.Fprintf(w, "  image %s", x.Image)
+		}
+		if x.Accepts != "" {
+			fmt.Fprintf(w, "  takes %s (--shape %s=...)", x.Accepts, x.Name)
+		}
+		fmt.Fprintln(w)
+	}
 	for _, x := range d.Inputs {
-		fmt.Fprintf(w, "  input   %s  %s%v\n", x.Name, x.DType, model.Shape(x.Shape))
+		line("input", x)
 	}
 	for _, x := range d.Outputs {
-		fmt.Fprintf(w, "  output  %s  %s%v\n", x.Name, x.DType, model.Shape(x.Shape))
+		line("output", x)
 	}
 	fmt.Fprintln(w)
 	t := newTable("operator", ">count")
