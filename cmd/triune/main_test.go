@@ -81,11 +81,10 @@ func TestBadInput(t *testing.T) {
 		{"bench nothing", 2, []string{"table"}},
 		{"inspect " + noise, 1, []string{"noise.onnx"}},
 		{"run mobilenet_v2 --output " + out, 1, []string{`"image"`}},
-		{"run mobilenet_v2 --input image=" + good, 2, []string{"--output"}},
-		{"run mobilenet_v2 --input image --output " + out, 2, []string{"NAME=FILE"}},
+		{"run mobilenet_v2 --input image --output " + out, 1, []string{"open image"}}, // a file for the only input
 		{"run mobilenet_v2 --input image=" + small + " --output " + out, 1, []string{"image", "[1,3,64,64]", "[1,3,224,224]"}},
 		{"run mobilenet_v2 --input image=" + ints + " --output " + out, 1, []string{"image", "int64"}},
-		{"run mobilenet_v2 --input pixels=" + good + " --output " + out, 1, []string{"image"}},
+		{"run mobilenet_v2 --input pixels=" + good + " --output " + out, 2, []string{"pixels", "image"}},
 		{"run mobilenet_v2 --input image=" + noise + " --output " + out, 1, []string{"noise.onnx"}},
 		{"run mobilenet_v2 -d m4,iphone-12 --input image=" + good + " --output " + out, 2, []string{"one device"}},
 	} {
