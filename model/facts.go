@@ -42,6 +42,7 @@ func (lo *lowering) facts(net *Network, l *Layer, d *draft) {
 		f.Dynamic = f.Dynamic || !e.Value.Shape.Known()
 		f.Integer = f.Integer && e.Integer
 	}
+	f.Images = images(net, l, d.anchor)
 	f.InPad64, f.OutPad64 = 1, 1
 	if f.InElems > 0 {
 		f.InPad64 = inPad / float64(f.InElems)
@@ -89,6 +90,24 @@ func pad64(last int) float64 {
 	}
 	b := last * 2
 	return float64((b+63)/64*64) / float64(b)
+}
+
+// images is the batch that a layer works on; see [Facts.Images].
+func images(net *Network, l *Layer, n *Node) int {
+	if perm := n.Attrs.Ints("perm", nil); n.Op == "Transpose" && (len(perm) == 0 || perm[0] != 0) {
+		return 1
+	}
+	batch := 0
+	for _, edges := range [][]int{l.Inputs, l.Outputs} {
+		for _, i := range edges {
+			s := net.Edges[i].Value.Shape
+			if len(s) < 3 || s[0] < 1 || batch > 0 && s[0] != batch {
+				return 1
+			}
+			batch = s[0]
+		}
+	}
+	return max(1, batch)
 }
 
 // quantIn reports whether every activation operand of the anchor is carried as
@@ -373,6 +392,10 @@ func (lo *lowering) geometry(l *Layer, d *draft) {
 		lo.nchw(f, y)
 	default:
 		f.VectorOps += max(1, elems(y), elems(x))
+		if n.Op == "BoxSuppression" { // each box against those taken: ten operations a pair
+			boxes := elems(x) / 4
+			f.VectorOps += 10 * boxes * int64(min(max(at(x.Shape, 1), 1), n.Attrs.Int("max_boxes", 1)))
+		}
 		lo.nchw(f, y)
 	}
 }

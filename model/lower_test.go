@@ -271,3 +271,21 @@ func TestQuantizedInput(t *testing.T) {
 		t.Errorf("an input that is read as integers too is an edge of codes: %+v", n.Edges[0])
 	}
 }
+
+// Suppressing boxes costs by the pairs that are compared: a layer of its own,
+// of no kind that an accelerator runs.
+func TestBoxSuppressionCost(t *testing.T) {
+	ops := func(most int) int64 {
+		b, x := newNet("boxes", 2, 100, 4)
+		scores := b.op("Mul", nil, Float16, Shape{2, 100, 4}, x, x)
+		y := b.op("BoxSuppression", Attrs{"max_boxes": most}, Float16, Shape{2, most, 4}, x, scores)
+		l := b.lower(t, y).Layers[1]
+		if l.Kind != KindOther {
+			t.Errorf("kind %v", l.Kind)
+		}
+		return l.VectorOps
+	}
+	if ops(10) != 800+10*200*10 || ops(1000)-max(800, 8000) != 10*200*100 {
+		t.Errorf("%d and %d operations", ops(10), ops(1000))
+	}
+}

@@ -79,6 +79,8 @@ func TestSupport(t *testing.T) {
 		{model.KindGather, "NonZero", model.Facts{Rank: 2}, false, "NonZero"},
 		{model.KindConv, "Conv", model.Facts{Dynamic: true}, false, "depends on values"},
 		{model.KindOther, "Frobnicate", model.Facts{}, false, "Frobnicate"},
+		{model.KindOther, "BoxSuppression", model.Facts{Rank: 3}, false, "BoxSuppression"},
+		{model.KindResize, "CropResize", model.Facts{Rank: 4}, true, ""},
 		{model.KindMove, "Transpose", model.Facts{Rank: 17}, false, "rank 17"},
 		{model.KindLinear, "Gemm", model.Facts{WeightElems: 10, WeightForm: model.FormLookup}, true, "at load"},
 		{model.KindLinear, "Gemm", model.Facts{WeightElems: 10, WeightForm: model.FormAffine, WeightBits: 4, WeightGran: model.PerBlock}, true, "packed"},

@@ -167,10 +167,7 @@ func (u *Unit) traffic(l *model.Layer, e *units.Estimate) {
 	f := &l.Facts
 	bytes := float64(e.InputBytes + e.OutputBytes)
 	// Images of a batch are independent: what must fit is one of them.
-	set := bytes
-	if f.Batch > 1 && f.Rank > 2 {
-		set /= float64(f.Batch)
-	}
+	set := bytes / float64(max(1, f.Images))
 	// What neighbouring pointwise layers hand over tile by tile stays on chip.
 	tiled := float64(f.TiledBytes)
 	switch l.Kind {

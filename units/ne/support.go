@@ -52,7 +52,7 @@ func (u *Unit) Support(l *model.Layer) units.Support {
 		return no("recurrent cells (%s) have no Neural Engine path", l.Op)
 	case l.Kind == model.KindAttention:
 		return no("the Neural Engine has no fused attention; decompose it into matmul, softmax, matmul")
-	case l.Kind == model.KindOther:
+	case l.Kind == model.KindOther && l.Op != "RandomUniform" && l.Op != "RandomUniformLike": // GUIDE A: uniform ones are drawn
 		return no("%s has no Neural Engine path", l.Op)
 	}
 	if why, bad := never[l.Op]; bad {
