@@ -91,11 +91,12 @@ func MNIST(dir string, images, calibration int) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Network{Name: "mnist", Scale: 1, Test: test.Head(images)}
+	n := &Network{Name: "mnist", Scale: 1, Test: test.Head(images),
+		Note: "no trained W8A8: it takes MNIST's training digits, which no Debian package has"}
 	train, err := LoadImages(dir, "train")
 	if err != nil {
 		n.Calibration = test.Head(calibration)
-		n.Note = fmt.Sprintf("calibrated on its first %d test digits: there are no training digits beside them", n.Calibration.N)
+		n.Note += fmt.Sprintf("; ranges are those of its first %d test digits", n.Calibration.N)
 	} else {
 		n.Calibration = train.Head(calibration)
 	}

@@ -6,9 +6,9 @@ residuals, depthwise convolutions, ReLU6, linear bottlenecks) and
 `fashion_resnet` (basic blocks with projections). Each is trained in fp32, its
 batch norms are folded, and the folded network is fine-tuned with fake
 quantisation: int8 weights, symmetric per output channel (-127..127), and
-activations of 8 bits per tensor, without sign where a ReLU made them. The loss is
-half the labels' and half the fp32 network's answers (distillation). Four ONNX
-files come out:
+activations of 8 bits per tensor, without sign where a ReLU made them. The loss
+is that of the labels or, half of it, the distance to the fp32 network's answers
+(distillation). Four ONNX files come out:
 
     fashion_mobilenet_v2.onnx  fashion_mobilenet_v2_qat.onnx
     fashion_resnet.onnx        fashion_resnet_qat.onnx
@@ -18,18 +18,29 @@ QuantizeLinear/DequantizeLinear pairs around every activation. The input of all
 of them is x[N,1,28,28], pixels divided by 255, no further normalisation: so
 uint8 at a scale of 1/255 holds the input without loss.
 
+Which images decide what:
+
+    training     55,000 of the 60,000 training images   gradients, batch norm, ranges
+    validation    5,000 of them (SPLIT_SEED)             every choice
+    test         10,000                                  none: read once, at the end
+
+Both choices are made by the validation accuracy after each epoch: the epoch whose
+parameters are kept, of the fp32 network and of each fine-tuning, and the recipe of
+fine-tuning, of RECIPES. Epochs and rates are constants below.
+
 Needs Debian's python3-torch, python3-onnx, python3-numpy and
 dataset-fashion-mnist. The committed files were made by
 
-    python3 bench/accuracy/train/train.py --out bench/accuracy/nets
+    python3 bench/accuracy/train/train.py --work DIR
 
-on Debian 12 (torch 1.13, one thread; the seed fixes the result for one build of
-torch). It prints the accuracy of fp32 and of the fake-quantised network on the
-10,000 test images; `triune bench accuracy` measures the same on the files. The
-test images take no part in training. --fine-tune takes the fp32 networks from the
-files of an earlier run and gives the same _qat files as a whole run does.
+on Debian 12 (one thread; the seeds fix the result for one build of torch on one
+kind of processor). After each epoch it leaves a checkpoint in the folder --work:
+called again it goes on from there, to the same result. At the end it writes the four
+files and provenance.json beside them: this script's hash, seeds, versions, date,
+the validation accuracy of every epoch, what was chosen, and the accuracy on the
+test images, which `triune bench accuracy` measures on the files.
 """
-import argparse, copy, gzip, os, struct, time
+import argparse, copy, datetime, gzip, hashlib, json, os, platform, struct, time
 
 import numpy as np
 import torch
@@ -37,6 +48,12 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 DATA = "/usr/share/datasets/fashion-mnist"
+
+VALIDATION, SPLIT_SEED = 5000, 5  # images held out of training, and the shuffle that picks them
+SEED, EPOCHS, RATE = 1, 10, 0.1   # fp32: initial weights and order of images, epochs, peak rate
+FINE_SEED, FINE_EPOCHS = 2, 3     # fine-tuning: order of images, epochs
+# Fine-tuning recipes: share of the teacher's answers in the loss, peak rate.
+RECIPES = [(0.0, 0.005), (0.0, 0.02), (0.5, 0.005), (0.5, 0.02)]
 
 
 # Data ------------------------------------------------------------------------
@@ -253,34 +270,72 @@ def accuracy(net, x, y):
     return 100 * right / len(x)
 
 
-def train(net, x, y, epochs, rate, rng, teacher=None):
-    """Trains a network; with a teacher, as its fake-quantised student, whose
-    ranges are frozen in the last epoch."""
+def save(path, state):
+    torch.save(state, path + ".new")
+    os.replace(path + ".new", path)
+
+
+def train(net, x, y, vx, vy, epochs, rate, seed, path, teacher=None, share=0.0):
+    """Trains a network and leaves it as it was after the epoch with the best
+    validation accuracy (of equals, the last); returns the accuracy after each epoch.
+    With a teacher it is the fake-quantised student, whose ranges are frozen in the
+    last epoch and whose loss is, by the given share, the distance to the teacher's
+    answers. The checkpoint at path is taken up and written after each epoch."""
     decay = [p for p in net.parameters() if p.dim() > 1]
     rest = [p for p in net.parameters() if p.dim() <= 1]
     opt = torch.optim.SGD([{"params": decay, "weight_decay": 3e-4}, {"params": rest}], rate, 0.9, nesterov=True)
     size = 128
     sched = torch.optim.lr_scheduler.OneCycleLR(opt, rate, epochs * (len(x) // size), pct_start=0.2)
+    rng = np.random.default_rng(seed)
+    key = [digest(__file__), len(x), epochs, rate, seed, share]
+    history, best = [], None
+    if os.path.exists(path):
+        state = torch.load(path)
+        if state["key"] != key:
+            raise SystemExit("%s is of another run: give another --work folder" % path)
+        net.load_state_dict(state["net"])
+        opt.load_state_dict(state["opt"])
+        sched.load_state_dict(state["sched"])
+        rng.bit_generator.state = state["rng"]
+        history, best = state["history"], state["best"]
     net.train()
-    for e in range(epochs):
+    for e in range(len(history), epochs):
         if teacher is not None and e == epochs - 1:
             for m in net.modules():
                 if isinstance(m, ActQuant):
                     m.frozen = True
-        start, total = time.time(), 0.0
+        wall, cpu, total = time.time(), time.process_time(), 0.0
         for n, (bx, by) in enumerate(batches(x, y, size, rng)):
             out = net(bx)
             loss = F.cross_entropy(out, by)
-            if teacher is not None:
+            if share > 0:
                 with torch.no_grad():
                     want = F.softmax(teacher(bx) / 2, 1)
-                loss = (loss + 4 * F.kl_div(F.log_softmax(out / 2, 1), want, reduction="batchmean")) / 2
+                loss = (1 - share) * loss + share * 4 * F.kl_div(F.log_softmax(out / 2, 1), want, reduction="batchmean")
             opt.zero_grad()
             loss.backward()
             opt.step()
             sched.step()
             total += loss.item()
-        print("%s epoch %d/%d loss %.4f %.0f s" % (net.name, e + 1, epochs, total / (n + 1), time.time() - start), flush=True)
+        history.append(accuracy(net, vx, vy))
+        if history[-1] == max(history):
+            best = copy.deepcopy(net.state_dict())
+        save(path, {"key": key, "net": net.state_dict(), "opt": opt.state_dict(), "sched": sched.state_dict(),
+                    "rng": rng.bit_generator.state, "history": history, "best": best})
+        print("%s epoch %d/%d loss %.4f validation %.2f %%, %.0f s (processor %.0f s)" % (
+            os.path.basename(path), e + 1, epochs, total / (n + 1), history[-1], time.time() - wall, time.process_time() - cpu), flush=True)
+    net.load_state_dict(best)
+    return history
+
+
+def chosen(history):
+    """The epoch, from 1, that train left its network at."""
+    return max(range(len(history)), key=lambda e: (history[e], e)) + 1
+
+
+def digest(path):
+    with open(path, "rb") as f:
+        return hashlib.sha256(f.read()).hexdigest()
 
 
 # ONNX ----------------------------------------------------------------------------
@@ -356,65 +411,73 @@ class Onnx:
         print("%s %d bytes" % (path, os.path.getsize(path)), flush=True)
 
 
-def restore(net, path):
-    """Sets a folded network's parameters to those of an exported file."""
-    import onnx
-    from onnx import numpy_helper
-    have = {c.name: torch.from_numpy(numpy_helper.to_array(c).copy()) for c in onnx.load(path).graph.initializer}
-    for m in net.modules():
-        if isinstance(m, Conv):
-            m.conv.weight.data, m.conv.bias.data = have[m.name + ".weight"], have[m.name + ".bias"]
-    net.fc.weight.data, net.fc.bias.data = have["fc.weight"], have["fc.bias"]
-
-
-def export(net, name, path):
+def export(net, name, folder):
     o = Onnx(name)
     net.emit(o)
-    o.save(path)
+    o.save(os.path.join(folder, name + ".onnx"))
 
 
 def main():
+    import onnx
     p = argparse.ArgumentParser(description="train the networks of `triune bench accuracy`")
     p.add_argument("--data", default=DATA)
-    p.add_argument("--out", default="bench/accuracy/nets")
-    p.add_argument("--net", default="resnet,mobilenet_v2", help="networks, comma separated")
-    p.add_argument("--epochs", type=int, default=8)
-    p.add_argument("--qat-epochs", type=int, default=3)
-    p.add_argument("--fine-tune", action="store_true", help="only fine-tune, from the fp32 files in --out")
+    p.add_argument("--out", default="bench/accuracy/nets", help="folder of the results")
+    p.add_argument("--work", required=True, help="folder of the checkpoints")
     p.add_argument("--limit", type=int, default=0, help="training images (0: all); for a trial")
     a = p.parse_args()
     torch.set_num_threads(1)
-    x, y = load(a.data, "train")
-    tx, ty = load(a.data, "t10k")
-    if a.limit:
-        x, y = x[:a.limit], y[:a.limit]
+    os.makedirs(a.work, exist_ok=True)
     os.makedirs(a.out, exist_ok=True)
-    for name in a.net.split(","):
-        torch.manual_seed(1)
-        rng = np.random.default_rng(1)
-        net = {"resnet": resnet, "mobilenet_v2": mobilenet_v2}[name]()
-        print("%s: %d parameters" % (net.name, sum(q.numel() for q in net.parameters())), flush=True)
-        path = os.path.join(a.out, net.name + ".onnx")
-        if not a.fine_tune:
-            train(net, x, y, a.epochs, 0.1, rng)
+    x, y = load(a.data, "train")
+    order = torch.from_numpy(np.random.default_rng(SPLIT_SEED).permutation(len(x)))
+    vx, vy = x[order[:VALIDATION]], y[order[:VALIDATION]]
+    keep = order[VALIDATION:][: a.limit or None]
+    x, y = x[keep], y[keep]
+    done, facts = [], {}
+    for make in (resnet, mobilenet_v2):
+        torch.manual_seed(SEED)
+        net = make()
+        f = facts[net.name] = {"parameters": sum(q.numel() for q in net.parameters())}
+        at = os.path.join(a.work, net.name)
+        h = train(net, x, y, vx, vy, EPOCHS, RATE, SEED, at + ".fp32")
         net.eval()
         for m in net.modules():
             if isinstance(m, Conv):
                 m.fold()
-        if a.fine_tune:
-            restore(net, path)
-        print("%s fp32: %.2f %%" % (net.name, accuracy(net, tx, ty)), flush=True)
+        f["fp32"] = {"validation_by_epoch": h, "chosen_epoch": chosen(h), "validation": accuracy(net, vx, vy)}
         net.eval()
-        if not a.fine_tune:
-            export(net, net.name, path)
-        rng = np.random.default_rng(2)
-        q = copy.deepcopy(net)
-        for m in list(q.modules()):
-            if isinstance(m, (Conv, Block, Net)):
-                m.quantise()
-        train(q, x, y, a.qat_epochs, 0.005, rng, teacher=net)
-        print("%s fake-quantised: %.2f %%" % (net.name, accuracy(q, tx, ty)), flush=True)
-        export(q, net.name + "_qat", os.path.join(a.out, net.name + "_qat.onnx"))
+        best = None
+        f["fine_tuning"] = []
+        for share, rate in RECIPES:
+            q = copy.deepcopy(net)
+            for m in list(q.modules()):
+                if isinstance(m, (Conv, Block, Net)):
+                    m.quantise()
+            h = train(q, x, y, vx, vy, FINE_EPOCHS, rate, FINE_SEED, "%s.share%g.rate%g" % (at, share, rate), net, share)
+            f["fine_tuning"].append({"teacher_share": share, "rate": rate, "validation_by_epoch": h, "chosen_epoch": chosen(h), "chosen": False})
+            if best is None or max(h) > best[0]:
+                best = max(h), q, f["fine_tuning"][-1]
+        best[2]["chosen"] = True
+        f["w8a8"] = {"validation": accuracy(best[1], vx, vy)}
+        done.append((net, best[1], f))
+    # All is chosen: now, and only now, the test images.
+    tx, ty = load(a.data, "t10k")
+    files = {}
+    for net, q, f in done:
+        f["fp32"]["test"], f["w8a8"]["test"] = accuracy(net, tx, ty), accuracy(q, tx, ty)
+        for part in ("fp32", "w8a8"):
+            print("%s %s: validation %.2f %%, test %.2f %%" % (net.name, part, f[part]["validation"], f[part]["test"]), flush=True)
+        for n, name in ((net, net.name), (q, net.name + "_qat")):
+            export(n, name, a.out)
+            files[name + ".onnx"] = digest(os.path.join(a.out, name + ".onnx"))
+    facts = {"script_sha256": digest(__file__), "date": datetime.date.today().isoformat(),
+             "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__, "onnx": onnx.__version__},
+             "seeds": {"split": SPLIT_SEED, "fp32": SEED, "fine_tuning": FINE_SEED},
+             "images": {"training": len(x), "validation": len(vx), "test": len(tx)},
+             "networks": facts, "files_sha256": files}
+    with open(os.path.join(a.out, "provenance.json"), "w") as f:
+        json.dump(facts, f, indent=1)
+        f.write("\n")
 
 
 if __name__ == "__main__":
