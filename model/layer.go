@@ -119,6 +119,10 @@ type Facts struct {
 	KD, KH, KW, StrideH, StrideW           int
 	DilH, DilW, Groups                     int
 	Rank                                   int // highest rank of an activation tensor
+	// Images is the first dimension that all activation tensors share, where
+	// each has three or more: a batch, whose images do not depend on each
+	// other. 1 where there is none.
+	Images int
 
 	// GEMM view: M rows, K reduction, N columns, Repeat independent products
 	// (groups of a convolution, batch of a matmul). MACs = M*K*N*Repeat.

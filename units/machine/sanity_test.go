@@ -258,15 +258,15 @@ func product(t *testing.T, rows, depth, cols int) *model.Network {
 }
 
 func lone(t *testing.T, ch, side, k int) *model.Network {
-	return convs(t, 1, 1, ch, side, k)
+	return convs(t, 1, ch, side, k)
 }
 
-func convChain(t *testing.T, n, ch, side int) *model.Network { return convs(t, 1, n, ch, side, 1) }
+func convChain(t *testing.T, n, ch, side int) *model.Network { return convs(t, n, ch, side, 1) }
 
-func convs(t *testing.T, batch, n, ch, side, k int) *model.Network {
+func convs(t *testing.T, n, ch, side, k int) *model.Network {
 	t.Helper()
 	g := &model.Graph{Name: "convs"}
-	v := &model.Value{Name: "x", DType: model.Float16, Shape: model.Shape{batch, ch, side, side}}
+	v := &model.Value{Name: "x", DType: model.Float16, Shape: model.Shape{1, ch, side, side}}
 	g.Inputs = []*model.Value{v}
 	for i := range n {
 		w := &model.Value{Name: fmt.Sprintf("w%d", i), DType: model.Float16, Shape: model.Shape{ch, ch, k, k}}
