@@ -21,13 +21,36 @@ type Pool struct {
 	task    Task
 	n       int64
 	next    atomic.Int64
-	left    atomic.Int64 // helpers still inside the current job
-	epoch   atomic.Uint64
+	gate    atomic.Uint64 // number of the job, gateOpen, helpers inside it
 	wake    []chan struct{}
 	asleep  []atomic.Bool
 	closed  atomic.Bool
 	done    chan struct{}
 	wg      sync.WaitGroup
+}
+
+// The gate of a job: helpers enter while it is open. The caller closes it when
+// no piece is left to take and waits for those inside alone: a helper that has
+// not come by then, because it sleeps or because the system gave its processor
+// to something else, has nothing to do with the job.
+const (
+	gateOpen  = 1 << 15
+	gateJob   = 1 << 16 // one job
+	gateCount = gateOpen - 1
+)
+
+// enter waits for no one: it reports whether the job of the gate is open, and
+// counts the helper in if so.
+func (p *Pool) enter() bool {
+	for {
+		g := p.gate.Load()
+		if g&gateOpen == 0 {
+			return false
+		}
+		if p.gate.CompareAndSwap(g, g+1) {
+			return true
+		}
+	}
 }
 
 // NewPool starts a pool of the given number of threads, the caller included:
@@ -37,6 +60,7 @@ func NewPool(threads int) *Pool {
 	if threads <= 0 {
 		threads = runtime.GOMAXPROCS(0)
 	}
+	threads = min(threads, gateCount)
 	p := &Pool{threads: threads, done: make(chan struct{}, 1)}
 	p.wake = make([]chan struct{}, threads-1)
 	p.asleep = make([]atomic.Bool, threads-1)
@@ -84,7 +108,7 @@ func (p *Pool) worker(i int) {
 	var seen uint64
 	for {
 		spins := 0
-		for p.epoch.Load() == seen {
+		for p.gate.Load()/gateJob == seen {
 			if p.closed.Load() {
 				return
 			}
@@ -93,16 +117,21 @@ func (p *Pool) worker(i int) {
 				continue
 			}
 			p.asleep[i].Store(true)
-			if p.epoch.Load() == seen && !p.closed.Load() {
+			if p.gate.Load()/gateJob == seen && !p.closed.Load() {
 				<-p.wake[i]
 			}
 			p.asleep[i].Store(false)
 			spins = 0
 		}
-		seen = p.epoch.Load()
+		seen = p.gate.Load() / gateJob
+		if !p.enter() {
+			continue
+		}
+		// The job inside is the newest: no other begins before this helper leaves.
+		seen = p.gate.Load() / gateJob
 		p.drain(i + 1)
-		if p.left.Add(-1) == 0 {
-			p.done <- struct{}{}
+		if p.gate.Add(^uint64(0))&(gateOpen|gateCount) == 0 {
+			p.done <- struct{}{} // the last one out, and the caller waits
 		}
 	}
 }
@@ -139,8 +168,7 @@ func (p *Pool) Run(n int, t Task) {
 	}
 	p.task, p.n = t, int64(n)
 	p.next.Store(0)
-	p.left.Store(int64(len(p.wake)))
-	p.epoch.Add(1)
+	p.gate.Store((p.gate.Load()/gateJob+1)*gateJob | gateOpen)
 	for i := range p.wake {
 		if p.asleep[i].Load() {
 			select {
@@ -150,10 +178,12 @@ func (p *Pool) Run(n int, t Task) {
 		}
 	}
 	p.drain(0)
-	for spins := 0; len(p.done) == 0 && spins < spinRounds; spins++ {
-		spinPause()
+	if p.gate.And(^uint64(gateOpen))&gateCount != 0 {
+		for spins := 0; len(p.done) == 0 && spins < spinRounds; spins++ {
+			spinPause()
+		}
+		<-p.done
 	}
-	<-p.done
 	p.task = nil
 	p.mu.Unlock()
 }

@@ -43,6 +43,22 @@ func TestPool(t *testing.T) {
 	}
 }
 
+// A helper that does not come must not hold a job up: here there is none.
+func TestPoolAbsentHelper(t *testing.T) {
+	p := &Pool{threads: 3, wake: make([]chan struct{}, 2), asleep: make([]atomic.Bool, 2), done: make(chan struct{}, 1)}
+	for i := range p.wake {
+		p.wake[i] = make(chan struct{}, 1)
+		p.asleep[i].Store(i == 0)
+	}
+	for n := range 20 {
+		var ran atomic.Int32
+		p.For(n, func(int) { ran.Add(1) })
+		if int(ran.Load()) != n {
+			t.Fatalf("%d of %d pieces ran", ran.Load(), n)
+		}
+	}
+}
+
 // TestConcurrentUse runs one packed convolution from several goroutines, each
 // with its own context on one pool.
 func TestConcurrentUse(t *testing.T) {
