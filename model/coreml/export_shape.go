@@ -143,6 +143,8 @@ func init() {
 	writes((*emitter).gridSample, "GridSample")
 	writes((*emitter).cropResize, "CropResize")
 	writes((*emitter).boxSuppression, "BoxSuppression")
+	writes((*emitter).bernoulli, "Bernoulli")
+	writes((*emitter).multinomial, "Multinomial")
 	writes(func(e *emitter) { e.random("random_normal", "mean", 0, "stddev", "scale", 1) }, "RandomNormal")
 	writes(func(e *emitter) { e.random("random_uniform", "low", 0, "high", "high", 1) }, "RandomUniform")
 	writes(func(e *emitter) { e.recurrent("lstm", []int{0, 2, 1, 3}) }, "LSTM")
@@ -421,11 +423,39 @@ func (e *emitter) random(typ, first string, def float64, second, theirs string, 
 	if !v.Shape.Known() {
 		failf("a shape of %v that depends on data", v.Shape)
 	}
-	seed := a.Int("seed", -1)
-	if f, ok := a["seed"].(float64); ok {
-		seed = int(f)
+	e.op(typ, param{"shape", []int(v.Shape)}, param{first, number{a.Float(first, def), v.DType}}, param{second, number{a.Float(theirs, def2), v.DType}}, e.seed())
+}
+
+func (e *emitter) seed() param {
+	if f, ok := e.n.Attrs["seed"].(float64); ok {
+		return param{"seed", int(f)}
 	}
-	e.op(typ, param{"shape", []int(v.Shape)}, param{first, number{a.Float(first, def), v.DType}}, param{second, number{a.Float(theirs, def2), v.DType}}, param{"seed", seed})
+	return param{"seed", e.n.Attrs.Int("seed", -1)}
+}
+
+// bernoulli: MIL has one probability for all elements.
+func (e *emitter) bernoulli() {
+	p, v := e.n.In(0), e.n.Out(0)
+	if p.Const == nil || p.Const.Elems() < 1 || !v.DType.IsFloat() {
+		failf("probabilities that are not constant, or %s numbers", v.DType)
+	}
+	t, err := p.Const.Value()
+	try(err)
+	for i := range t.Len() {
+		if t.At(i) != t.At(0) {
+			failf("a probability for each element (MIL has one for all)")
+		}
+	}
+	e.op("random_bernoulli", param{"shape", []int(v.Shape)}, param{"prob", number{t.At(0), v.DType}}, e.seed())
+}
+
+func (e *emitter) multinomial() {
+	if v := e.n.Out(0); v.DType != model.Int32 || !v.Shape.Known() {
+		failf("numbers of type %s and shape %v", v.DType, v.Shape)
+	}
+	n := e.n.Attrs.Int("sample_size", 1)
+	y := e.mid("random_categorical", e.dtype(0), e.n.Out(0).Shape, param{"x", e.in(0)}, param{"mode", "logits"}, param{"size", n}, e.seed())
+	e.op("cast", param{"x", y}, param{"dtype", "int32"})
 }
 
 // fill writes a tensor of one value.
