@@ -207,3 +207,17 @@ func TestBadDataIsStated(t *testing.T) {
 		}
 	}
 }
+
+// What ONNX cannot express is said: a palette in a .onnx file is as large as
+// its values.
+func TestCompressToONNX(t *testing.T) {
+	netFile := filepath.Join(testutil.Root(t), "bench", "accuracy", "nets", "fashion_resnet.onnx")
+	for scheme, note := range map[string]bool{"p4": true, "s50": true, "s50+w8": true, "w8": false, "w4b32": false} {
+		for _, ext := range []string{".onnx", ".mlpackage"} {
+			code, stdout, errs := triune(t, "compress", netFile, "-c", scheme, "-o", filepath.Join(t.TempDir(), "out"+ext))
+			if code != 0 || strings.Contains(stdout, "ONNX has no palettes") != (note && ext == ".onnx") {
+				t.Errorf("%s to %s: code %d, %s%s", scheme, ext, code, stdout, errs)
+			}
+		}
+	}
+}

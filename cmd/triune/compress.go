@@ -137,6 +137,9 @@ func (a *app) compressCommand() *cobra.Command {
 			if err := write(q); err != nil {
 				return err
 			}
+			if n, size := valuesInONNX(q); n > 0 && strings.EqualFold(filepath.Ext(out), ".onnx") {
+				rep.Notes = append(rep.Notes, fmt.Sprintf("ONNX has no palettes and no sparse weights: %d constants are in the file as their values, %d bytes", n, size))
+			}
 			bytes, err := sizeOnDisk(out)
 			if err != nil {
 				return err
@@ -167,6 +170,19 @@ func (a *app) compressCommand() *cobra.Command {
 		_ = f.MarkHidden(name)
 	}
 	return c
+}
+
+// valuesInONNX counts the compressed constants that ONNX can only hold as their
+// values, and their bytes then.
+func valuesInONNX(g *model.Graph) (n int, bytes int64) {
+	for _, v := range g.Consts() {
+		a, affine := v.Const.Storage.(*model.Affine)
+		if v.Const.Storage.Form() != model.FormDense && !(affine && a.Codes.Storage.Form() == model.FormDense) {
+			n++
+			bytes += v.Const.DenseBytes()
+		}
+	}
+	return n, bytes
 }
 
 func (a *app) convertCommand() *cobra.Command {
