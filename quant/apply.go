@@ -1,9 +1,14 @@
 package quant
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"runtime"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/triune-sim/triune/model"
 )
@@ -102,6 +107,9 @@ func Apply(g *model.Graph, s Scheme, o Options) (*model.Graph, *Report, error) {
 		wr.BytesAfter = w.value.Const.StoredBytes()
 		r.Weights = append(r.Weights, wr)
 	}
+	if o.Eager {
+		compute(out.Consts())
+	}
 	done := map[*model.Const]*model.Const{}
 	for _, v := range out.Consts() {
 		if o.Eager {
@@ -114,6 +122,47 @@ func Apply(g *model.Graph, s Scheme, o Options) (*model.Graph, *Report, error) {
 		r.BytesAfter += v.Const.StoredBytes()
 	}
 	return out, r, nil
+}
+
+// compute computes the arrays of constants on all processors; each keeps its
+// own, or the error that it meets.
+func compute(values []*model.Value) {
+	var parts []*model.Const
+	var walk func(c *model.Const)
+	walk = func(c *model.Const) {
+		if c == nil {
+			return
+		}
+		switch s := c.Storage.(type) {
+		case *model.Lazy:
+			parts = append(parts, c)
+		case *model.Affine:
+			walk(s.Codes)
+			walk(s.Scale)
+			walk(s.Zero)
+		case *model.Lookup:
+			walk(s.Indices)
+			walk(s.Table)
+		case *model.Sparse:
+			walk(s.Mask)
+			walk(s.Values)
+		}
+	}
+	for _, v := range values {
+		walk(v.Const)
+	}
+	// The largest first, so that none is left alone at the end.
+	slices.SortStableFunc(parts, func(a, b *model.Const) int { return cmp.Compare(b.Elems(), a.Elems()) })
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(len(parts), runtime.GOMAXPROCS(0)) {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; int(i) < len(parts); i = next.Add(1) - 1 {
+				_, _ = parts[i].Value()
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // computed returns a constant whose arrays are all computed; done has those
