@@ -198,12 +198,24 @@ func Measure(ctx context.Context, o Options) (*Report, error) {
 func measure(ctx context.Context, o Options, name, scheme string, threads int) (*Row, error) {
 	mask := o.mask(scheme)
 	row := &Row{Model: name, Scheme: scheme, Units: mask.String(), Threads: threads, Runs: o.Runs, Peers: []PeerRow{}}
-	// The peers' file is written first: what that takes is not part of the row.
+	// The peers' file is written and looked into first: what that takes is not
+	// part of the row.
 	file, done, fileErr := "", func() {}, error(nil)
 	if slices.ContainsFunc(o.Peers, func(p Peer) bool { _, self := p.(Self); return !self }) {
 		file, done, fileErr = peerFile(name, scheme)
 	}
 	defer done()
+	var sessions []PeerSession
+	for _, p := range o.Peers {
+		pr := PeerRow{Name: p.Name()}
+		if fileErr == nil {
+			var err error
+			if pr.Fusion, err = fusionOf(ctx, p, file, scheme); err != nil {
+				pr.FusionNote = err.Error()
+			}
+		}
+		row.Peers = append(row.Peers, pr)
+	}
 	debug.FreeOSMemory()
 	resetPeakRSS()
 
@@ -237,18 +249,12 @@ func measure(ctx context.Context, o Options, name, scheme string, threads int) (
 	}
 	row.Int8MACs = ratio(float64(int8), float64(macs))
 
-	var sessions []PeerSession
-	for _, p := range o.Peers {
-		row.Peers = append(row.Peers, PeerRow{Name: p.Name()})
-		pr := &row.Peers[len(row.Peers)-1]
+	for i, p := range o.Peers {
+		pr := &row.Peers[i]
 		ps, err := PeerSession(nil), fileErr
-		switch self, ok := p.(Self); {
-		case ok:
+		if self, ok := p.(Self); ok {
 			ps, err = self.open(o, name, scheme, threads)
-		case err == nil:
-			if pr.Fusion, err = fusionOf(ctx, p, file, scheme); err != nil {
-				pr.FusionNote = err.Error()
-			}
+		} else if err == nil {
 			ps, err = p.Open(ctx, file, scheme, threads)
 		}
 		if err != nil {

@@ -1,6 +1,7 @@
 package passes
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"slices"
@@ -325,11 +326,14 @@ func scaleTensor(t *model.Tensor, axis, groups int, s []float64) *model.Tensor {
 		return k
 	}
 	if t.DType == model.Float32 {
-		x, y := model.View[float32](t), model.View[float32](out)
-		for i := 0; i < len(x); i += inner {
+		// Read from the bytes: those of a mapped file are seldom aligned, and a view
+		// would copy them all first.
+		y := model.View[float32](out)
+		for i := 0; i < len(y); i += inner {
 			f := s[index(i)]
-			for j := i; j < i+inner; j++ {
-				y[j] = float32(float64(x[j]) * f)
+			x, y := t.Data[4*i:4*(i+inner)], y[i:i+inner]
+			for j := range y {
+				y[j] = float32(float64(math.Float32frombits(binary.LittleEndian.Uint32(x[4*j:]))) * f)
 			}
 		}
 		return out
