@@ -116,7 +116,7 @@ func (a *app) printAccuracy(r *accuracy.Report) {
 		if n.Note != "" {
 			fmt.Fprintf(w, "  %s\n", n.Note)
 		}
-		head := []string{"scheme", ">package kB", ">ratio", ">weights ratio", ">top-1 %", ">change, points", ">flipped %", ">logits SNR dB", ">float weights", "ran on"}
+		head := []string{"scheme", ">package kB", ">ratio", ">weights ratio", ">top-1 %", ">change, points", ">p", ">flipped %", ">logits SNR dB", ">float weights", "ran on"}
 		var rows [][]string
 		for _, row := range r.Rows {
 			if row.Network != n.Name {
@@ -128,7 +128,7 @@ func (a *app) printAccuracy(r *accuracy.Report) {
 				}
 			}
 			cells := []string{row.Scheme, fmt.Sprintf("%.1f", float64(row.PackageBytes)/1e3), fmt.Sprintf("%.2f", row.PackageRatio), fmt.Sprintf("%.2f", row.WeightRatio),
-				strings.TrimSuffix(row.Top1.String(), " %"), row.Change.String(), fmt.Sprintf("%.2f", row.Flipped.Percent), row.LogitSNR.String(), fmt.Sprint(row.Float), unitLayers(row.Units)}
+				strings.TrimSuffix(row.Top1.String(), " %"), row.Change.String(), chance(row.Change.P), fmt.Sprintf("%.2f", row.Flipped.Percent), row.LogitSNR.String(), fmt.Sprint(row.Float), unitLayers(row.Units)}
 			for _, l := range row.Latency {
 				cells = append(cells, ms(l.MS))
 			}
@@ -141,7 +141,7 @@ func (a *app) printAccuracy(r *accuracy.Report) {
 		t.write(w)
 		fmt.Fprintln(w)
 	}
-	fmt.Fprint(w, "ratio: size of the fp16 package over this one's; weights ratio: of the constants alone.\n± is one standard error; that of a change is of the paired difference on the same images.\nflipped: images whose answer is not fp32's, right or wrong.\nLatency is predicted, compute units cpu_and_ne (fp32: cpu_only), and may choose the CPU for\nnetworks this small; all else is measured on the units listed under ran on.\n\n")
+	fmt.Fprint(w, "ratio: size of the fp16 package over this one's; weights ratio: of the constants alone.\n± is one standard error; that of a change is of the paired difference on the same images,\nwhich chance makes as large with probability p (McNemar's exact test).\nflipped: images whose answer is not fp32's, right or wrong.\nLatency is predicted, compute units cpu_and_ne (fp32: cpu_only), and may choose the CPU for\nnetworks this small; all else is measured on the units listed under ran on.\n\n")
 	count := map[accuracy.Verdict]int{}
 	for _, s := range r.Statements {
 		count[s.Verdict]++
@@ -156,4 +156,12 @@ func (a *app) printAccuracy(r *accuracy.Report) {
 	}
 	fmt.Fprintf(w, "%d statements: %d hold, %d are undecided (the other way round by no more than chance, p >= 0.05), %d fail\n",
 		len(r.Statements), count[accuracy.Holds], count[accuracy.Undecided], count[accuracy.Fails])
+}
+
+// chance formats a probability with two digits.
+func chance(p float64) string {
+	if p < 1e-4 {
+		return "<0.0001"
+	}
+	return sig(p, 2)
 }

@@ -93,6 +93,32 @@ func (a *app) compressCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "compress MODEL -c SCHEME -o OUT",
 		Short: "Compress a model as coremltools does and write it as .mlpackage or .onnx",
+		Long: `Compress a model as coremltools does, write it as .mlpackage or .onnx, and say what
+was compressed, what was left alone and why, and the bytes before and after.
+
+A scheme is a name, parts of which are joined by + and applied from left to right:
+
+  w8 w4 u8 u4       linear, symmetric, per output channel (u: unsigned codes);
+                    w8-tensor, w4b32 (blocks of 32 input channels), w8-lin (asymmetric)
+  p8 p6 p4 p3 p2 p1 k-means palettes; p4g16 (a table for 16 channels), p4v2 (vectors
+                    of 2), p4-uniform, p4-scale (per-channel scale), p-unique
+  s50 s75           magnitude pruning; s50b4 (blocks of 4 channels), s2:4 (n:m)
+  a8 w8a8 w4a8      8-bit activations, by the rule of training; -ptq: after training
+  s50+w8 p4+w8      joint forms; w8 after a palette quantises its tables
+  fp16 fp32         the program's type; stored takes the file as it is
+
+or a YAML file in coremltools' words; the name of an operator or constant comes
+before the type of its operator, and that before the global entry; null skips:
+
+  config_type: OpLinearQuantizerConfig   # OpPalettizerConfig, OpMagnitudePrunerConfig,
+                                         # OpThresholdPrunerConfig
+  global_config: {mode: linear_symmetric, dtype: int8, weight_threshold: 512}
+  op_type_configs: {conv: {dtype: int4, granularity: per_block}, gather: null}
+  op_name_configs: {classifier: null}
+  activations: {rule: ptq, op_type_configs: {softmax: null}}
+
+A list under stages holds several of them for joint compression. Flags change the
+linear stages of either.`,
 		Example: `  triune compress net.onnx -c w8 -o net-w8.mlpackage
   triune compress net.mlpackage -c w8a8 --calibrate images/ -o net-w8a8.mlpackage
   triune compress resnet50 -c w4 --granularity per_block --block-size 64 -o r50.onnx`,
