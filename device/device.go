@@ -108,6 +108,7 @@ type CPU struct {
 	NHalf      *Param `yaml:"n_half" unit:"positions" doc:"output positions at which half the rate is reached"`
 	VectorGF   *Param `yaml:"vector_gf" unit:"GFLOP/s" doc:"fp32 rate of the vector units in depthwise convolutions"`
 	VectorGops *Param `yaml:"vector_gops" unit:"Gop/s" doc:"element-wise operations a second"`
+	RowShare   *Param `yaml:"row_share" unit:"" doc:"share of vector_gops that softmax and norms along an axis reach"`
 	DRAMShare  *Param `yaml:"dram_share" unit:"" doc:"share of the DRAM bandwidth that the CPU reaches in a network"`
 	CacheMB    *Param `yaml:"cache_mb" unit:"MB" doc:"L2 of the performance cores"`
 	CacheGBs   *Param `yaml:"cache_gbs" unit:"GB/s" doc:"bandwidth of that cache"`

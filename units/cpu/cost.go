@@ -14,7 +14,7 @@ type Unit struct {
 	winograd             float64
 	kHalf, nHalf         float64
 	vectorMS             float64 // multiply-adds a ms of the vector units
-	opsMS                float64 // element-wise operations a ms
+	opsMS, rowMS         float64 // element-wise operations a ms; the same in softmax and norms
 	cache, slc           float64 // bytes
 	cacheMS, slcMS, dram float64 // bytes a ms
 	expandMS, passes     float64
@@ -36,6 +36,7 @@ func New(d *device.Device) *Unit {
 		kHalf:    n.KHalf.Value, nHalf: n.NHalf.Value,
 		vectorMS: n.VectorGF.Value * 1e6 / 2,
 		opsMS:    n.VectorGops.Value * 1e6,
+		rowMS:    n.VectorGops.Value * 1e6 * min(1, n.RowShare.Value),
 		cache:    n.CacheMB.Value * 1e6,
 		slc:      d.SLCMB.Value * 1e6,
 		cacheMS:  cache,
@@ -70,7 +71,12 @@ func (u *Unit) Estimate(l *model.Layer, e *units.Estimate) {
 		return
 	}
 	e.OverheadMS = u.layerMS
+	// Softmax and norms pass over their rows more than once, with sums between.
+	rows := l.Kind == model.KindSoftmax || l.Kind == model.KindNorm && l.Op != "BatchNormalization"
 	e.ComputeMS = float64(f.VectorOps) / u.opsMS
+	if rows {
+		e.ComputeMS = float64(f.VectorOps) / u.rowMS
+	}
 	if f.MACs > 0 {
 		if l.Kind == model.KindDepthwise {
 			e.ComputeMS += float64(f.MACs) / u.vectorMS
@@ -89,7 +95,7 @@ func (u *Unit) Estimate(l *model.Layer, e *units.Estimate) {
 	}
 
 	bytes := float64(e.InputBytes + e.OutputBytes)
-	if l.Kind == model.KindSoftmax || l.Kind == model.KindNorm && l.Op != "BatchNormalization" {
+	if rows {
 		bytes += float64(e.InputBytes)
 	}
 	near := min(bytes, u.cache)
