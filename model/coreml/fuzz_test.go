@@ -59,6 +59,26 @@ func FuzzSpec(f *testing.F) {
 	for i := range specs {
 		f.Add(specs[i], weights[i])
 	}
+	x := model.NewTensor(model.Float32, 1, 1, 4, 4)
+	p := newProg().in("x", x).
+		op("crop_resize", args{"x": "x", "boxes": model.NewTensor(model.Float32, 1, 4), "target_width": 4}, inner("b", model.NewTensor(model.Float32, 1, 1, 1, 4))).
+		op("reshape", args{"x": "b", "shape": []int{1, 1, 4}}, inner("p", model.NewTensor(model.Float32, 1, 1, 4))).
+		op("non_maximum_suppression", args{"boxes": "p", "scores": "p", "max_boxes": 1}, out("q", model.NewTensor(model.Float32, 1, 1, 4)),
+			out("s", model.NewTensor(model.Float32, 1, 1, 4)), out("i", model.NewTensor(model.Int32, 1, 1)), out("n", model.NewTensor(model.Int32, 1))).
+		op("random_normal", args{"shape": []int{2}, "seed": 1}, out("r", model.NewTensor(model.Float32, 2))).
+		op("random_categorical", args{"x": "p", "size": 2}, out("c", model.NewTensor(model.Float32, 1, 1, 2))).
+		op("make_list", args{"init_length": 2, "dynamic_length": false, "elem_shape": []*model.Tensor{i32([]int{}, 2)}}, inner("l", model.NewTensor(model.Float32, 2))).
+		op("list_write", args{"ls": "l", "index": 1, "value": "r"}, inner("m", model.NewTensor(model.Float32, 2))).
+		op("list_read", args{"ls": "m", "index": 1}, out("e", model.NewTensor(model.Float32, 2)))
+	list := valueType{kind: kindList, elem: &valueType{kind: kindTensor, dtype: model.Float32, shape: model.Shape{2}}, length: 2}
+	for _, o := range p.fn.block.ops[5:7] {
+		o.outputs[0].typ = list
+	}
+	m := &specModel{version: 9, program: &program{version: 1, names: []string{"main"}, functions: map[string]*function{"main": p.fn}}}
+	if _, err := Read(m.encode(), nil, Options{}); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(m.encode(), []byte{})
 	f.Fuzz(func(t *testing.T, spec, weights []byte) { exercise(t, spec, weights) })
 }
 

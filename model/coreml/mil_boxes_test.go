@@ -198,3 +198,31 @@ func TestLSTMClip(t *testing.T) {
 			"weight_hh": f32([]int{4, 1}, 0, 0, 0, 0), "bias": f32([]int{4}, big, big, big, big), "direction": str("forward"), "output_sequence": true, "clip": 1.5},
 			out("y", f32([]int{3, 1, 1}, math.Tanh(c1), math.Tanh(c2), math.Tanh(c2))), out("h", f32([]int{1, 1}, math.Tanh(c2))), out("c", f32([]int{1, 1}, c2))).check(t)
 }
+
+// TestListInLoop carries a list through a loop, as TensorFlow's TensorArray is
+// converted: element i becomes i times x.
+func TestListInLoop(t *testing.T) {
+	elem := tensorType(model.Float32, model.Shape{2})
+	list := valueType{kind: kindList, elem: &elem, length: 3}
+	x, i := f32([]int{2}, 5, 6), i32([]int{}, 0)
+	pred := model.NewTensor(model.Bool)
+	p := newProg().in("x", x).in("i0", i).
+		op("make_list", args{"init_length": 3, "dynamic_length": false, "elem_shape": []*model.Tensor{i32([]int{}, 2)}}, inner("l0", x)).
+		op("while_loop", args{"loop_vars": []string{"i0", "l0"}}, out("i", i32([]int{}, 3)), inner("l", x)).
+		op("list_gather", args{"ls": "l", "indices": []int{0, 1, 2}}, out("y", f32([]int{3, 2}, 0, 0, 5, 6, 10, 12)))
+	ops := p.fn.block.ops
+	ops[0].outputs[0].typ, ops[1].outputs[1].typ = list, list
+	vars := func(a, b string) []named { return []named{{a, tensorType(model.Int32, model.Shape{})}, {b, list}} }
+	body := []*operation{
+		milOp("cast", args{"x": "i2", "dtype": str("fp32")}, inner("f", model.NewTensor(model.Float32))),
+		milOp("mul", args{"x": "x", "y": "f"}, inner("v", x)),
+		milOp("list_write", args{"ls": "l2", "index": "i2", "value": "v"}, inner("l3", x)),
+		milOp("add", args{"x": "i2", "y": 1}, inner("i3", i)),
+	}
+	body[2].outputs[0].typ = list
+	ops[1].blocks = []*block{
+		{inputs: vars("i1", "l1"), outputs: []string{"go"}, ops: []*operation{milOp("less", args{"x": "i1", "y": 3}, inner("go", pred))}},
+		{inputs: vars("i2", "l2"), outputs: []string{"i3", "l3"}, ops: body},
+	}
+	p.check(t)
+}

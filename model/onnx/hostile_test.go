@@ -401,6 +401,12 @@ func FuzzTensor(f *testing.F) {
 // result or an error within its time and memory.
 func FuzzEval(f *testing.F) {
 	f.Add(tiny(f))
+	g := appendMessage(nil, 1, rawNode("CropResize", []string{"x", "b"}, []string{"y"}, RawAttr("height", 2), RawAttr("width", 3), RawAttr("sampling_mode", "UNALIGN_CORNERS")))
+	g = appendMessage(g, 1, rawNode("BoxSuppression", []string{"p", "s"}, []string{"q", "r", "i", "n"}, RawAttr("max_boxes", 2), RawAttr("iou_threshold", 0.5)))
+	g = appendMessage(g, 11, rawInput("x", 1, 2, 4, 4))
+	g = appendMessage(appendMessage(appendMessage(g, 11, rawInput("b", 1, 4)), 11, rawInput("p", 1, 3, 4)), 11, rawInput("s", 1, 3, 2))
+	g = appendMessage(appendMessage(g, 12, rawInput("y")), 12, rawInput("q"))
+	f.Add(rawModel(g, 17))
 	files, _ := filepath.Glob(filepath.Join(suiteDir, "*", "model.onnx"))
 	for i := 3; i < len(files); i += 11 {
 		if b, err := os.ReadFile(files[i]); err == nil && len(b) < 4096 {
