@@ -12,7 +12,7 @@ var neonDotLevel = level{
 	name: "neondot",
 	vec:  vecN,
 	f32:  microF32{maxP: 5, nb: 1, run: tileF32NEON},
-	i8:   microI8{maxP: 5, nb: 1, signed: true, run: tileI8SDOT},
+	i8:   microI8{maxP: 5, nb: 1, signed: true, run: func(t *tileArgsI8) { tileI8(t, true) }},
 	dw:   dwNEON,
 	dwI8: microDWI8{maxP: 16, bytes: true, run: dwI8NEONAny},
 
@@ -28,7 +28,7 @@ var neonLevel = level{
 	name: "neon",
 	vec:  vecN,
 	f32:  microF32{maxP: 5, nb: 1, run: tileF32NEON},
-	i8:   microI8{maxP: 4, nb: 1, run: tileI8Go},
+	i8:   microI8{maxP: 3, nb: 1, signed: true, run: func(t *tileArgsI8) { tileI8(t, false) }},
 	dw:   dwNEON,
 	dwI8: microDWI8{maxP: 16, bytes: true, run: dwI8NEONAny},
 
@@ -37,7 +37,7 @@ var neonLevel = level{
 	addQ8:  [...]func(*addArgs){addQ8NEON, addQ8F16NEON},
 
 	peakF32: peakF32NEON, peakF32Ops: 24 * 4 * 2,
-	peakI8: peakI8Go, peakI8Ops: 8,
+	peakI8: peakI8NEON, peakI8Ops: 12 * 8 * 2,
 }
 
 // archLevels returns the levels this processor can run, best first.
@@ -84,10 +84,20 @@ func tileF32NEON(t *tileArgs) {
 	}
 }
 
-// tileI8SDOT is the same for bytes.
-func tileI8SDOT(t *tileArgsI8) {
-	if t.lanes == Block {
+// wholeI8 runs a tile of whole blocks. The calls are direct, so that arguments
+// on the stack stay there.
+func wholeI8(t *tileArgsI8, dot bool) {
+	if dot {
 		calltileI8SDOT(t)
+	} else {
+		calltileI8NEON(t)
+	}
+}
+
+// tileI8 is tileF32NEON for bytes.
+func tileI8(t *tileArgsI8, dot bool) {
+	if t.lanes == Block {
+		wholeI8(t, dot)
 		return
 	}
 	var out, res [5 * Block]uint32
@@ -106,7 +116,7 @@ func tileI8SDOT(t *tileArgsI8) {
 			copy(lanesOf[uint8](u.res, p*u.rstride, rsize*t.lanes), lanesOf[uint8](t.res, p*t.rstride, rsize*t.lanes))
 		}
 	}
-	calltileI8SDOT(&u)
+	wholeI8(&u, dot)
 	for p := int64(0); p < t.p; p++ {
 		copy(lanesOf[uint8](t.dst, p*t.dstride, size*t.lanes), lanesOf[uint8](u.dst, p*u.dstride, size*t.lanes))
 	}

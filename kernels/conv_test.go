@@ -357,3 +357,48 @@ func TestConvI8(t *testing.T) {
 		}
 	})
 }
+
+// Sums of extreme products are exact: no level may saturate or wrap on the way,
+// in pairs, in fours or at the end.
+func TestI8Extremes(t *testing.T) {
+	s := ConvShape{InC: 64, OutC: 32, InH: 3, InW: 5, KH: 1, KW: 1}
+	dw := ConvShape{InC: 32, OutC: 32, InH: 9, InW: 9, KH: 3, KW: 3, Groups: 32}
+	eachLevel(t, func(t *testing.T) {
+		ctx := NewCtx(nil)
+		for _, w := range []int8{-128, 127} {
+			for _, signed := range []bool{false, true} {
+				for _, b := range []uint8{0, 127, 128, 255} {
+					for _, zero := range []int32{-128, 0, 127} {
+						if !signed {
+							zero += 128
+						}
+						in := QParams{Scale: 1, Zero: zero, Signed: signed}
+						for _, s := range []ConvShape{s, dw} {
+							d := s.defaults()
+							k := d.InC / d.Groups * d.KH * d.KW
+							weights := make([]int8, d.OutC*k)
+							for i := range weights {
+								weights[i] = w
+							}
+							c, err := NewConvI8(ConvI8Config{Shape: s, Weights: weights, WScale: []float32{1}, In: in, Out: QParams{Scale: 1}})
+							if err != nil {
+								t.Fatal(err)
+							}
+							src, dst := make([]uint8, s.SrcLen(1)), make([]int32, s.DstLen(1))
+							for i := range src {
+								src[i] = b
+							}
+							c.RunI32(ctx, dst, src, 1)
+							want := int32(plainValue(b, in)) * int32(w) * int32(k)
+							for i, v := range dst {
+								if v != want {
+									t.Fatalf("%+v of %d with %d, %d products: sum %d is %d, want %d", in, b, w, k, i, v, want)
+								}
+							}
+						}
+					}
+				}
+			}
+		}
+	})
+}

@@ -33,6 +33,15 @@ func tileI8SDOT4(t *tileArgsI8)
 func tileI8SDOT5(t *tileArgsI8)
 
 //go:noescape
+func tileI8NEON1(t *tileArgsI8)
+
+//go:noescape
+func tileI8NEON2(t *tileArgsI8)
+
+//go:noescape
+func tileI8NEON3(t *tileArgsI8)
+
+//go:noescape
 func dwF32NEON(t *tileArgs)
 
 //go:noescape
@@ -166,6 +175,8 @@ func vecDequantNEON(t *vecArgs)
 
 func peakF32NEON(n int64)
 
+func peakI8NEON(n int64)
+
 func peakI8SDOT(n int64)
 
 // calltileF32NEON runs the variant for t.p positions.
@@ -197,6 +208,18 @@ func calltileI8SDOT(t *tileArgsI8) {
 		tileI8SDOT4(t)
 	case 5:
 		tileI8SDOT5(t)
+	}
+}
+
+// calltileI8NEON runs the variant for t.p positions.
+func calltileI8NEON(t *tileArgsI8) {
+	switch t.p {
+	case 1:
+		tileI8NEON1(t)
+	case 2:
+		tileI8NEON2(t)
+	case 3:
+		tileI8NEON3(t)
 	}
 }
 

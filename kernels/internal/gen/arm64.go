@@ -68,35 +68,39 @@ func (a *arm) uxtl8hi(n, d int)  { a.op2("USHLL2.8H", 0x6f08a400, n, d) }
 func (a *arm) uxtl16(n, d int)   { a.op2("USHLL.4S", 0x2f10a400, n, d) }
 func (a *arm) uxtl16hi(n, d int) { a.op2("USHLL2.4S", 0x6f10a400, n, d) }
 
-func (a *arm) mov(n, d int)       { a.f("VMOV V%d.B16, V%d.B16", n, d) }
-func (a *arm) zero(d int)         { a.f("VEOR V%d.B16, V%d.B16, V%d.B16", d, d, d) }
-func (a *arm) fmls(m, n, d int)   { a.op3("FMLS.4S", 0x4ea0cc00, m, n, d) }  // d -= n * m
-func (a *arm) facgt(m, n, d int)  { a.op3("FACGT.4S", 0x6ea0ec00, m, n, d) } // |n| > |m|
-func (a *arm) bif(m, n, d int)    { a.op3("BIF.16B", 0x6ee01c00, m, n, d) }  // d = m ? d : n
-func (a *arm) umax8(m, n, d int)  { a.op3("UMAX.16B", 0x6e206400, m, n, d) }
-func (a *arm) smax8(m, n, d int)  { a.op3("SMAX.16B", 0x4e206400, m, n, d) }
-func (a *arm) smlal(m, n, d int)  { a.op3("SMLAL.4S", 0x0e608000, m, n, d) }
-func (a *arm) smlal2(m, n, d int) { a.op3("SMLAL2.4S", 0x4e608000, m, n, d) }
-func (a *arm) fadd2d(m, n, d int) { a.op3("FADD.2D", 0x4e60d400, m, n, d) }
-func (a *arm) fsub2d(m, n, d int) { a.op3("FSUB.2D", 0x4ee0d400, m, n, d) } // n - m
-func (a *arm) fmla2d(m, n, d int) { a.op3("FMLA.2D", 0x4e60cc00, m, n, d) }
-func (a *arm) fabs(n, d int)      { a.op2("FABS.4S", 0x4ea0f800, n, d) }
-func (a *arm) fneg(n, d int)      { a.op2("FNEG.4S", 0x6ea0f800, n, d) }
-func (a *arm) frintn(n, d int)    { a.op2("FRINTN.4S", 0x4e218800, n, d) }
-func (a *arm) fcmlt0(n, d int)    { a.op2("FCMLT.4S zero", 0x4ea0e800, n, d) }
-func (a *arm) fcmge0(n, d int)    { a.op2("FCMGE.4S zero", 0x6ea0c800, n, d) }
-func (a *arm) shl23(n, d int)     { a.op2("SHL.4S 23", 0x4f375400, n, d) }
-func (a *arm) sshr1(n, d int)     { a.op2("SSHR.4S 1", 0x4f3f0400, n, d) }
-func (a *arm) sxtl8(n, d int)     { a.op2("SSHLL.8H", 0x0f08a400, n, d) }
-func (a *arm) sxtl8hi(n, d int)   { a.op2("SSHLL2.8H", 0x4f08a400, n, d) }
-func (a *arm) fcvtn2(n, d int)    { a.op2("FCVTN2.8H", 0x4e216800, n, d) }
-func (a *arm) fcvtl2(n, d int)    { a.op2("FCVTL2.4S", 0x4e217800, n, d) }
-func (a *arm) fcvtl2d(n, d int)   { a.op2("FCVTL.2D", 0x0e617800, n, d) }
-func (a *arm) fcvtl2dHi(n, d int) { a.op2("FCVTL2.2D", 0x4e617800, n, d) }
-func (a *arm) xtn16(n, d int)     { a.op2("XTN.4H", 0x0e612800, n, d) }
-func (a *arm) xtn16hi(n, d int)   { a.op2("XTN2.8H", 0x4e612800, n, d) }
-func (a *arm) xtn8(n, d int)      { a.op2("XTN.8B", 0x0e212800, n, d) }
-func (a *arm) xtn8hi(n, d int)    { a.op2("XTN2.16B", 0x4e212800, n, d) }
+func (a *arm) mov(n, d int)         { a.f("VMOV V%d.B16, V%d.B16", n, d) }
+func (a *arm) zero(d int)           { a.f("VEOR V%d.B16, V%d.B16, V%d.B16", d, d, d) }
+func (a *arm) fmls(m, n, d int)     { a.op3("FMLS.4S", 0x4ea0cc00, m, n, d) }  // d -= n * m
+func (a *arm) facgt(m, n, d int)    { a.op3("FACGT.4S", 0x6ea0ec00, m, n, d) } // |n| > |m|
+func (a *arm) bif(m, n, d int)      { a.op3("BIF.16B", 0x6ee01c00, m, n, d) }  // d = m ? d : n
+func (a *arm) smull8(m, n, d int)   { a.op3("SMULL.8H", 0x0e20c000, m, n, d) }
+func (a *arm) smull8hi(m, n, d int) { a.op3("SMULL2.8H", 0x4e20c000, m, n, d) }
+func (a *arm) sadalp(n, d int)      { a.op2("SADALP.4S", 0x4e606800, n, d) }
+func (a *arm) addp(m, n, d int)     { a.op3("ADDP.4S", 0x4ea0bc00, m, n, d) } // pairs of n, then of m
+func (a *arm) umax8(m, n, d int)    { a.op3("UMAX.16B", 0x6e206400, m, n, d) }
+func (a *arm) smax8(m, n, d int)    { a.op3("SMAX.16B", 0x4e206400, m, n, d) }
+func (a *arm) smlal(m, n, d int)    { a.op3("SMLAL.4S", 0x0e608000, m, n, d) }
+func (a *arm) smlal2(m, n, d int)   { a.op3("SMLAL2.4S", 0x4e608000, m, n, d) }
+func (a *arm) fadd2d(m, n, d int)   { a.op3("FADD.2D", 0x4e60d400, m, n, d) }
+func (a *arm) fsub2d(m, n, d int)   { a.op3("FSUB.2D", 0x4ee0d400, m, n, d) } // n - m
+func (a *arm) fmla2d(m, n, d int)   { a.op3("FMLA.2D", 0x4e60cc00, m, n, d) }
+func (a *arm) fabs(n, d int)        { a.op2("FABS.4S", 0x4ea0f800, n, d) }
+func (a *arm) fneg(n, d int)        { a.op2("FNEG.4S", 0x6ea0f800, n, d) }
+func (a *arm) frintn(n, d int)      { a.op2("FRINTN.4S", 0x4e218800, n, d) }
+func (a *arm) fcmlt0(n, d int)      { a.op2("FCMLT.4S zero", 0x4ea0e800, n, d) }
+func (a *arm) fcmge0(n, d int)      { a.op2("FCMGE.4S zero", 0x6ea0c800, n, d) }
+func (a *arm) shl23(n, d int)       { a.op2("SHL.4S 23", 0x4f375400, n, d) }
+func (a *arm) sshr1(n, d int)       { a.op2("SSHR.4S 1", 0x4f3f0400, n, d) }
+func (a *arm) sxtl8(n, d int)       { a.op2("SSHLL.8H", 0x0f08a400, n, d) }
+func (a *arm) sxtl8hi(n, d int)     { a.op2("SSHLL2.8H", 0x4f08a400, n, d) }
+func (a *arm) fcvtn2(n, d int)      { a.op2("FCVTN2.8H", 0x4e216800, n, d) }
+func (a *arm) fcvtl2(n, d int)      { a.op2("FCVTL2.4S", 0x4e217800, n, d) }
+func (a *arm) fcvtl2d(n, d int)     { a.op2("FCVTL.2D", 0x0e617800, n, d) }
+func (a *arm) fcvtl2dHi(n, d int)   { a.op2("FCVTL2.2D", 0x4e617800, n, d) }
+func (a *arm) xtn16(n, d int)       { a.op2("XTN.4H", 0x0e612800, n, d) }
+func (a *arm) xtn16hi(n, d int)     { a.op2("XTN2.8H", 0x4e612800, n, d) }
+func (a *arm) xtn8(n, d int)        { a.op2("XTN.8B", 0x0e212800, n, d) }
+func (a *arm) xtn8hi(n, d int)      { a.op2("XTN2.16B", 0x4e212800, n, d) }
 
 // element adds the lane i of four of register m to an encoding.
 func element(base uint32, m, i, n, d int) uint32 {
@@ -268,6 +272,7 @@ func (a *arm) storeTile(p int) {
 	a.f("RET")
 }
 
+// tileI8 multiplies with SDOT.
 func (a *arm) tileI8(p int) {
 	a.begin(fmt.Sprintf("tileI8SDOT%d", p), "tileArgsI8")
 	a.f("MOVD %d(R0), R1", offCorr)
@@ -277,6 +282,56 @@ func (a *arm) tileI8(p int) {
 		a.f("ADD R7, R1, R1")
 	}
 	a.tapLoop(p, func(unrolled bool) { a.step(p, unrolled, a.sdotEl) })
+	a.epilogueI8(p)
+}
+
+// armMullP is the widest tile without SDOT: 24 accumulators, a weight, three
+// inputs and three broadcasts, a product.
+const armMullP = 3
+
+// tileI8Mull multiplies to 16 bits and adds pairs of products to 32-bit sums, of
+// which each channel has two; nothing overflows on the way.
+func (a *arm) tileI8Mull(p int) {
+	a.begin(fmt.Sprintf("tileI8NEON%d", p), "tileArgsI8")
+	for r := 0; r < 8*p; r++ {
+		a.zero(r)
+	}
+	a.tapLoop(p, func(unrolled bool) {
+		n := 1
+		if unrolled {
+			n = 4
+		}
+		for u := 0; u < n; u++ {
+			for i := 0; i < p; i++ {
+				a.f("VDUP V%d.S[%d], V%d.S4", 24+i, u, 28+i)
+			}
+			for q := 0; q < 4; q++ {
+				a.f("VLD1.P 16(R3), [V27.B16]")
+				for i := 0; i < p; i++ {
+					a.smull8(28+i, 27, 31)
+					a.sadalp(31, 8*i+2*q)
+					a.smull8hi(28+i, 27, 31)
+					a.sadalp(31, 8*i+2*q+1)
+				}
+			}
+		}
+	})
+	a.f("MOVD %d(R0), R1", offCorr)
+	a.f("MOVD %d(R0), R7", offCStride)
+	for i := 0; i < p; i++ {
+		a.ld4(1, 24, false)
+		a.f("ADD R7, R1, R1")
+		for q := 0; q < 4; q++ {
+			a.addp(8*i+2*q+1, 8*i+2*q, 4*i+q)
+			a.add(24+q, 4*i+q, 4*i+q)
+		}
+	}
+	a.epilogueI8(p)
+}
+
+// epilogueI8 turns the int32 sums in registers 0 to 4p-1 into the result and
+// returns.
+func (a *arm) epilogueI8(p int) {
 	a.f("MOVD %d(R0), R2", offOut)
 	a.f("CBZ R2, store32")
 	a.f("MOVD %d(R0), R1", offScale8)
@@ -482,6 +537,9 @@ func genARM64(dir string) error {
 	for p := 1; p <= armP; p++ {
 		a.tileI8(p)
 	}
+	for p := 1; p <= armMullP; p++ {
+		a.tileI8Mull(p)
+	}
 	a.dwF32()
 	a.dwI8()
 	a.maxF32()
@@ -491,14 +549,24 @@ func genARM64(dir string) error {
 	a.addQ8("addQ8F16NEON", true)
 	ops := append(a.vectors(), a.mathOps()...)
 	a.peak("peakF32NEON", func(d int) { a.fmla(31, 30, d) })
+	a.peak("peakI8NEON", func(d int) {
+		if d%2 == 0 {
+			a.smull8(31, 30, 24+d/2%4)
+		} else {
+			a.sadalp(24+d/2%4, d/2)
+		}
+	})
 	a.peak("peakI8SDOT", func(d int) { a.sdotEl(31%16, 0, 30, d) })
 
 	const head = "// Code generated by internal/gen. DO NOT EDIT.\n"
 	var g strings.Builder
 	g.WriteString(head + "\npackage kernels\n" + a.stubs.String())
-	for _, k := range []struct{ name, typ string }{{"tileF32NEON", "tileArgs"}, {"tileI8SDOT", "tileArgsI8"}} {
+	for _, k := range []struct {
+		name, typ string
+		maxP      int
+	}{{"tileF32NEON", "tileArgs", armP}, {"tileI8SDOT", "tileArgsI8", armP}, {"tileI8NEON", "tileArgsI8", armMullP}} {
 		fmt.Fprintf(&g, "\n// call%s runs the variant for t.p positions.\nfunc call%s(t *%s) {\n\tswitch t.p {\n", k.name, k.name, k.typ)
-		for p := 1; p <= armP; p++ {
+		for p := 1; p <= k.maxP; p++ {
 			fmt.Fprintf(&g, "\tcase %d:\n\t\t%s%d(t)\n", p, k.name, p)
 		}
 		g.WriteString("\t}\n}\n")
