@@ -3,10 +3,14 @@ package report
 import (
 	"fmt"
 	"image/color"
+	"math"
+	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
@@ -19,15 +23,49 @@ var plotColours = map[string]color.RGBA{
 	"CPU": {0xc9, 0x6f, 0x16, 0xff}, "GPU": {0x1f, 0x8a, 0x5b, 0xff}, "NE": {0x36, 0x67, 0xc9, 0xff},
 }
 
+// newPlot makes an empty plot in the style of the pages.
+func newPlot(title, x, y string) *plot.Plot {
+	pl := plot.New()
+	pl.Title.Text, pl.X.Label.Text, pl.Y.Label.Text = title, x, y
+	for _, f := range []*font.Font{&pl.Title.TextStyle.Font, &pl.X.Label.TextStyle.Font, &pl.Y.Label.TextStyle.Font,
+		&pl.X.Tick.Label.Font, &pl.Y.Tick.Label.Font, &pl.Legend.TextStyle.Font} {
+		f.Variant = "Sans"
+	}
+	pl.BackgroundColor = color.White
+	pl.Title.Padding, pl.X.Label.Padding, pl.Y.Label.Padding = vg.Points(8), vg.Points(4), vg.Points(4)
+	pl.X.Tick.Marker, pl.Y.Tick.Marker = plot.TickerFunc(ticks), plot.TickerFunc(ticks)
+	return pl
+}
+
+// ticks marks round values and writes them short: 1.5M for 1,500,000.
+func ticks(lo, hi float64) []plot.Tick {
+	var out []plot.Tick
+	for _, v := range Ticks(lo, hi, 6) {
+		out = append(out, plot.Tick{Value: v, Label: short(v)})
+	}
+	return out
+}
+
+func short(v float64) string {
+	scale, unit := 1.0, ""
+	switch a := math.Abs(v); {
+	case a >= 1e9:
+		scale, unit = 1e9, "G"
+	case a >= 1e6:
+		scale, unit = 1e6, "M"
+	case a >= 1e4:
+		scale, unit = 1e3, "k"
+	}
+	return strconv.FormatFloat(v/scale, 'g', 6, 64) + unit
+}
+
 // Roofline makes the roofline of a prediction as a gonum plot.
 func Roofline(p *result.Prediction, roofs []Roof) (*plot.Plot, error) {
 	pts := rooflinePoints(p)
 	if len(pts) == 0 {
 		return nil, fmt.Errorf("report: no layer of %s multiplies: there is no roofline", p.Model)
 	}
-	pl := plot.New()
-	pl.Title.Text = fmt.Sprintf("%s %s on %s", p.Model, p.Scheme, p.Device)
-	pl.X.Label.Text, pl.Y.Label.Text = "FLOP per byte", "GFLOP/s"
+	pl := newPlot(fmt.Sprintf("%s %s on %s", p.Model, p.Scheme, p.Device), "FLOP per byte", "GFLOP/s")
 	pl.X.Scale, pl.Y.Scale = plot.LogScale{}, plot.LogScale{}
 	pl.X.Tick.Marker, pl.Y.Tick.Marker = plot.LogTicks{Prec: -1}, plot.LogTicks{Prec: -1}
 	lo, hi := pts[0].x, pts[0].x
@@ -81,8 +119,7 @@ type Series struct {
 
 // Plot makes a plot of series, for studies: fronts, ranges.
 func Plot(title, x, y string, series []Series) (*plot.Plot, error) {
-	pl := plot.New()
-	pl.Title.Text, pl.X.Label.Text, pl.Y.Label.Text = title, x, y
+	pl := newPlot(title, x, y)
 	pl.Add(plotter.NewGrid())
 	colours := []color.RGBA{plotColours["NE"], plotColours["CPU"], plotColours["GPU"], {0xb1, 0x3a, 0x6b, 0xff}, {0x7a, 0x5b, 0xb5, 0xff}, {0x5c, 0x66, 0x75, 0xff}}
 	for i, s := range series {
@@ -105,18 +142,54 @@ func Plot(title, x, y string, series []Series) (*plot.Plot, error) {
 		}
 		pl.Legend.Add(s.Name, p)
 	}
-	pl.Legend.Top = true
+	pl.Legend.Top, pl.Legend.Left = emptyCorner(pl, series)
 	return pl, nil
+}
+
+// emptyCorner returns the corner of a plot with the fewest points.
+func emptyCorner(pl *plot.Plot, series []Series) (top, left bool) {
+	least := -1
+	for _, c := range [][2]bool{{true, false}, {true, true}, {false, false}, {false, true}} {
+		n := 0
+		for _, s := range series {
+			for k := range s.X {
+				u, v := (s.X[k]-pl.X.Min)/(pl.X.Max-pl.X.Min), (s.Y[k]-pl.Y.Min)/(pl.Y.Max-pl.Y.Min)
+				if (u < 0.3 == c[1]) && (u < 0.3 || u > 0.7) && (v > 0.75 == c[0]) && (v < 0.25 || v > 0.75) {
+					n++
+				}
+			}
+		}
+		if least < 0 || n < least {
+			least, top, left = n, c[0], c[1]
+		}
+	}
+	return top, left
 }
 
 // SavePlot writes a plot of 20 by 12 cm to a file that ends in .svg or .png.
 func SavePlot(pl *plot.Plot, name string) error {
-	switch ext := strings.ToLower(filepath.Ext(name)); ext {
-	case ".svg", ".png":
-	default:
+	ext := strings.ToLower(filepath.Ext(name))
+	if ext != ".svg" && ext != ".png" {
 		return fmt.Errorf("report: %s: a plot is .svg or .png", name)
 	}
-	if err := pl.Save(20*vg.Centimeter, 12*vg.Centimeter, name); err != nil {
+	const width, height, margin = 20 * vg.Centimeter, 12 * vg.Centimeter, 8
+	c, err := draw.NewFormattedCanvas(width, height, ext[1:])
+	if err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	page := draw.New(c)
+	page.SetColor(color.White)
+	page.Fill(page.Rectangle.Path())
+	pl.Draw(draw.Crop(page, margin, -margin, margin, -margin))
+	f, err := os.Create(name)
+	if err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	_, err = c.WriteTo(f)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
 	return nil
@@ -135,8 +208,7 @@ func Tornado(title, metric string, base float64, bars []Bar) (*plot.Plot, error)
 	if len(bars) == 0 {
 		return nil, fmt.Errorf("report: a tornado without bars")
 	}
-	pl := plot.New()
-	pl.Title.Text, pl.X.Label.Text = title, metric
+	pl := newPlot(title, metric, "")
 	names := make([]string, len(bars))
 	for i, b := range bars {
 		y := float64(len(bars) - 1 - i)

@@ -280,3 +280,22 @@ func TestRatio(t *testing.T) {
 		}
 	}
 }
+
+func TestShortTicks(t *testing.T) {
+	for v, want := range map[float64]string{0: "0", 0.5: "0.5", 9999: "9999", 20000: "20k", 750000: "750k", 1.5e6: "1.5M", -2e9: "-2G"} {
+		if got := short(v); got != want {
+			t.Errorf("%v: %q, want %q", v, got, want)
+		}
+	}
+	pl := newPlot("", "", "")
+	pl.X.Min, pl.X.Max, pl.Y.Min, pl.Y.Max = 0, 1, 0, 1
+	at := func(x, y float64) []Series { return []Series{{X: []float64{x}, Y: []float64{y}}} }
+	for _, c := range []struct {
+		s         []Series
+		top, left bool
+	}{{nil, true, false}, {at(0.9, 0.9), true, true}, {append(at(0.9, 0.9), at(0.1, 0.9)...), false, false}, {at(0.5, 0.9), true, false}} {
+		if top, left := emptyCorner(pl, c.s); top != c.top || left != c.left {
+			t.Errorf("%v: the legend is on top: %v, left: %v", c.s, top, left)
+		}
+	}
+}
