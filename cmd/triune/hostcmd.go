@@ -154,7 +154,11 @@ func (a *app) printHost(rep *host.Report) {
 				t.add(append(base, label+": "+p.Note, "-", "-")...)
 				continue
 			}
-			t.add(append(base, label, ms(p.MedianMS), fmt.Sprintf("%.2f", p.Ratio))...)
+			ratio := fmt.Sprintf("%.2f", p.Ratio)
+			if p.Ratio < 0.1 {
+				ratio = sig(p.Ratio, 2)
+			}
+			t.add(append(base, label, ms(p.MedianMS), ratio)...)
 		}
 	}
 	t.write(w)
