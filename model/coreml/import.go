@@ -89,6 +89,7 @@ type importer struct {
 	next   map[string]int          // next suffix to try for a name
 	out    map[*model.Value]bool   // the graph's outputs
 	count  int                     // nodes made, blocks included
+	known  int                     // bytes of infer's values that the budget counts
 	state  map[string]*model.Value // current value of every state
 	states []string
 	depth  int
@@ -480,6 +481,9 @@ func (im *importer) add(n *model.Node) {
 	if err := im.infer.Node(n); err != nil {
 		panic(importError{fmt.Errorf("%s", strings.TrimPrefix(err.Error(), "ops: "))})
 	}
+	more := im.infer.Remembered() - im.known
+	im.known += more
+	im.keep(more)
 	for _, v := range n.Outputs {
 		if v != nil {
 			im.keep(8*len(v.Shape) + len(v.Name))

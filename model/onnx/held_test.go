@@ -148,17 +148,18 @@ func greedy() []greedyFile {
 		return msg(g, 1, node("Relu", "x", "v0"))
 	}
 	// Each node makes a value as large as shape inference remembers.
-	folds := func() []byte {
-		g := msg(nil, 5, msg(str(num(num(nil, 1, 1), 2, 7), 8, "n"), 9, []byte{0, 0, 1, 0, 0, 0, 0, 0}))
+	folds := func(more int) []byte {
+		g := chain(more)
+		g = msg(g, 5, msg(str(num(num(nil, 1, 1), 2, 7), 8, "n"), 9, []byte{0, 0x80, 0, 0, 0, 0, 0, 0}))
 		for i := range 2000 {
 			g = msg(g, 1, node("ConstantOfShape", "n", fmt.Sprint("c", i)))
 			g = msg(g, 1, msg(str(node("Expand", "x", fmt.Sprint("e", i)), 1, fmt.Sprint("c", i)), 1, nil))
 		}
-		return append(g, relu...)
+		return g
 	}
-	wide := func() []byte { // a shape of 65,536 dimensions, handed on
-		ones := repeat(1<<16, []byte{1, 0, 0, 0, 0, 0, 0, 0})
-		g := msg(nil, 5, msg(str(num(num(nil, 1, 1<<16), 2, 7), 8, "n"), 9, ones))
+	wide := func() []byte { // a shape of 32,768 dimensions, handed on
+		ones := repeat(1<<15, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+		g := msg(nil, 5, msg(str(num(num(nil, 1, 1<<15), 2, 7), 8, "n"), 9, ones))
 		g = msg(g, 1, str(str(str(str(nil, 1, "x"), 1, "n"), 2, "w0"), 4, "Reshape"))
 		for i := range 2000 {
 			g = msg(g, 1, node("Relu", fmt.Sprint("w", i), fmt.Sprint("w", i+1)))
@@ -203,12 +204,12 @@ func greedy() []greedyFile {
 	}
 	return []greedyFile{
 		{"10,000 tiny nodes", file(chain(10_000)), ""},
-		{"40,000 tiny nodes", file(chain(40_000)), ""},
+		{"30,000 tiny nodes", file(chain(30_000)), ""},
 		{"130,000 tiny nodes", file(chain(130_000)), tooMuch},
 		{"10,000 nodes from back to front", file(backwards(10_000)), ""},
 		{"100,000 nodes from back to front", file(backwards(100_000)), tooMuch},
-		{"30,000 tiny constants", file(append(bytes.Join(func() (l [][]byte) {
-			for i := range 30_000 {
+		{"25,000 tiny constants", file(append(bytes.Join(func() (l [][]byte) {
+			for i := range 25_000 {
 				l = append(l, msg(nil, 5, msg(str(num(nil, 2, 1), 8, fmt.Sprint("w", i)), 9, make([]byte, 4))))
 			}
 			return l
@@ -225,8 +226,9 @@ func greedy() []greedyFile {
 			repeat(many, protowire.AppendFixed32(protowire.AppendTag(nil, 4, protowire.Fixed32Type), 0))...)), relu...)), ""},
 		{"a tensor of two million empty strings", file(append(msg(nil, 5, append(str(num(num(nil, 1, 2*many), 2, 8), 8, "w"), repeat(2*many, str(nil, 6, ""))...)), relu...)), tooMuch},
 		{"a sparse tensor of 2^26 elements", file(append(sparse(1<<26), relu...)), ""},
-		{"2,000 folded values", file(folds()), ""},
-		{"65,536 dimensions", file(wide()), "dimensions"},
+		{"2,000 folded values", file(folds(1)), ""},
+		{"2,000 folded values and 15,000 nodes", file(folds(15_000)), ""},
+		{"32,768 dimensions", file(wide()), "dimensions"},
 		{"a declared shape of 2^46 elements", file(append(tensor(1, 1<<46, 9, nil), relu...)), "bytes stored"},
 		{"30 nested blocks", file(append(msg(nil, 5, msg(str(num(nil, 2, 9), 8, "c"), 9, []byte{1})), msg(nil, 1, deep)...)), ""},
 		{"a million calls", file(msg(nil, 1, node("f0", "x", "y", str(nil, 7, "own"))), functions), tooMuch},
@@ -243,8 +245,8 @@ func greedy() []greedyFile {
 			}
 			return l
 		}(), nil), relu...)), ""},
-		{"100,000 inputs", file(append(bytes.Join(func() (l [][]byte) {
-			for i := range 100_000 {
+		{"80,000 inputs", file(append(bytes.Join(func() (l [][]byte) {
+			for i := range 80_000 {
 				l = append(l, msg(nil, 11, info(fmt.Sprint(i))))
 			}
 			return l

@@ -319,6 +319,11 @@ func (b *builder) emitBlocks(op model.Op, name string, in []*model.Value, attrs 
 	if err := b.r.inf.Node(n); err != nil {
 		return nil, nodeErr{err}
 	}
+	more := b.r.inf.Remembered() - b.r.known
+	b.r.known += more
+	if err := b.r.mem.Keep(more); err != nil {
+		return nil, err
+	}
 	for _, v := range n.Outputs {
 		if v != nil {
 			if err := b.r.mem.Keep(len(v.Name) + 8*len(v.Shape)); err != nil {

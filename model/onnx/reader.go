@@ -85,6 +85,7 @@ type reader struct {
 	serial    int // for names of values that translation adds
 	prefixes  map[string]bool
 	mem       *budget.Budget
+	known     int // bytes of inf's values that mem counts
 }
 
 // function is a model-local function, expanded where it is called.

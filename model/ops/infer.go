@@ -18,7 +18,7 @@ const maxRank = 64
 
 // maxFold bounds how many elements a constant may have to be evaluated during
 // shape inference: shapes, axes and index tensors are far smaller.
-const maxFold = 1 << 16
+const maxFold = 1 << 15
 
 // Inferer infers types and shapes node by node, remembering the values of
 // constants that shapes depend on. It is not safe for concurrent use.
@@ -31,10 +31,13 @@ type Inferer struct {
 
 // maxKnown bounds the values an Inferer remembers, in bytes. The shapes and
 // indices of a network of ten thousand operators take less than one megabyte.
-const maxKnown = 4 << 20
+const maxKnown = 2 << 20
 
 // NewInferer returns an inferer with nothing known.
 func NewInferer() *Inferer { return &Inferer{known: map[*model.Value]*model.Tensor{}, room: maxKnown} }
+
+// Remembered returns about how many bytes the values take that are remembered.
+func (f *Inferer) Remembered() int { return maxKnown - f.room + 48*len(f.known) }
 
 // InferGraph sets the type and shape of every value that a node of g writes,
 // blocks included, from the types of the graph's inputs and constants. A
@@ -150,9 +153,10 @@ func (f *Inferer) compute(v *model.Value) *model.Tensor {
 		if w == nil || i >= len(out) || out[i] == nil {
 			continue
 		}
-		if f.room -= len(out[i].Data); f.room < 0 {
+		if len(out[i].Data) > f.room {
 			return nil
 		}
+		f.room -= len(out[i].Data)
 		if w == v {
 			result = out[i]
 		} else {

@@ -18,7 +18,7 @@ type Budget struct {
 
 // New returns the budget of a reader of a file of the given size in bytes.
 func New(file int) *Budget {
-	b := &Budget{limit: 7 << 20}
+	b := &Budget{limit: 6 << 20}
 	b.Allow(file)
 	return b
 }
@@ -61,7 +61,7 @@ func (b *Budget) Passed(mark int64) {
 
 func (b *Budget) check() error {
 	if b.kept+b.passing > b.limit {
-		return fmt.Errorf("the model needs more memory than its file can account for (the limit is %d bytes: seven times the file and 7 MiB)", b.limit)
+		return fmt.Errorf("the model needs more memory than its file can account for (the limit is %d bytes: seven times the file and 6 MiB)", b.limit)
 	}
 	return nil
 }
