@@ -60,12 +60,10 @@ func (s *suiter) node(n *model.Node) error {
 		if !dequantized(n.In(0)) || !dequantized(n.In(1)) && n.In(1).Const == nil || s.closed(y) {
 			break
 		}
-		r, err := s.ranges.Range(y.Name)
-		if err != nil {
-			return err
+		if r, err := s.ranges.Range(y.Name); err == nil { // a pass may have made it
+			s.pair(n, r)
+			return nil
 		}
-		s.pair(n, r)
-		return nil
 	case "Swish":
 		x := n.In(0)
 		if !dequantized(x) || n.Attrs.Float("alpha", 1) != 1 || !s.closed(y) {
@@ -131,7 +129,7 @@ func (s *suiter) pair(n *model.Node, r quant.Range) {
 func (s *suiter) linear(n *model.Node) error {
 	defer s.emit(n)
 	b, w, xs := n.In(2), n.In(1), n.In(0).Producer.In(1).Const
-	if w.Const == nil || xs == nil || b != nil && (b.Const == nil || len(b.Shape) != 1) {
+	if n.Attrs.Float("alpha", 1) != 1 || n.Attrs.Float("beta", 1) != 1 || w.Const == nil || xs == nil || b != nil && (b.Const == nil || len(b.Shape) != 1) {
 		return nil
 	}
 	a, ok := w.Const.Storage.(*model.Affine)
@@ -165,6 +163,9 @@ func (s *suiter) linear(n *model.Node) error {
 	scale, codes := model.NewTensor(b.DType, bias.Len()), model.NewTensor(model.Int32, bias.Len())
 	for i := range bias.Len() {
 		scale.Set(i, x.At(0)*ws.At(min(i, ws.Len()-1)))
+		if scale.At(i) == 0 {
+			return nil
+		}
 		codes.SetInt(i, int64(min(max(math.RoundToEven(bias.At(i)/scale.At(i)), math.MinInt32), math.MaxInt32)))
 	}
 	part := func(suffix string, t *model.Tensor) *model.Value {
