@@ -240,3 +240,23 @@ func TestGatherReadsRows(t *testing.T) {
 		}
 	}
 }
+
+// On every CPU a product of one row waits for its weights, and rows more never
+// take less.
+func TestOneRowIsBoundByMemory(t *testing.T) {
+	for _, chip := range chips(t) {
+		d := load(t, chip)
+		want := 4 * 2048 * 128256 / (d.DRAMGBs.Value * d.CPU.DRAMShare.Value * 1e6)
+		if got := on(t, chip, network(t, "lm_head", "fp16"), units.CPU); got < want || got > 1.1*want+0.2 {
+			t.Errorf("%s: the language-model head takes %.2f ms on the CPU, its weights %.2f", chip, got, want)
+		}
+		last := 0.0
+		for _, rows := range []int{1, 2, 4, 8, 16, 32, 64, 128} {
+			ms := on(t, chip, product(t, rows, 4096, 4096), units.CPU)
+			if ms < last*(1-1e-9) {
+				t.Errorf("%s: %d rows take %.3f ms, half of them %.3f", chip, rows, ms, last)
+			}
+			last = ms
+		}
+	}
+}
