@@ -388,6 +388,43 @@ func piece(q *model.Node) *model.Graph {
 	return g
 }
 
+// TestMaxRoiPool compares region pooling, which the node suite does not have,
+// with ONNX Runtime: regions inside, across the border, of one pixel and turned
+// round.
+func TestMaxRoiPool(t *testing.T) {
+	runtimeDir(t)
+	x := &model.Value{Name: "x", DType: model.Float32, Shape: model.Shape{2, 3, 8, 9}}
+	rois := model.Of([]float32{0, 0, 0, 8, 7, 1, 2, 1, 12, 13, 0, 5, 5, 5, 5, 1, 7, 6, 3, 2, 0, 1.5, 2.5, 6.5, 3.4, 1, 20, 20, 30, 30}, 6, 5)
+	r := &model.Value{Name: "rois", DType: model.Float32, Shape: rois.Shape, Const: model.NewConst(rois)}
+	var jobs []job
+	var wants []*model.Tensor
+	for _, a := range []model.Attrs{{"pooled_shape": []int{2, 3}}, {"pooled_shape": []int{3, 3}, "spatial_scale": 0.5}, {"pooled_shape": []int{5, 4}}} {
+		n := &model.Node{Name: "pool", Op: "MaxRoiPool", Inputs: []*model.Value{x, r}, Attrs: a}
+		n.Outputs = []*model.Value{{Name: "y", Producer: n}}
+		g := &model.Graph{Name: "g", Inputs: []*model.Value{x}, Outputs: n.Outputs, Nodes: []*model.Node{n}}
+		if err := ops.InferGraph(g); err != nil {
+			t.Fatal(err)
+		}
+		feeds := seeded(g, 8)
+		out, err := ops.EvalGraph(context.Background(), g, feeds, ops.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		jobs, wants = append(jobs, job{graph: g, feeds: feeds}), append(wants, out["y"])
+	}
+	got, err := runORT(t, jobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, want := range wants {
+		for i, w := range want.Float32s() {
+			if float32(got[k][0].At(i)) != w {
+				t.Fatalf("case %d: element %d is %v, ONNX Runtime's %v", k, i, w, got[k][0].At(i))
+			}
+		}
+	}
+}
+
 // TestContrib reads operators of ONNX Runtime's own domain and compares with
 // what it computes for the same file.
 func TestContrib(t *testing.T) {

@@ -7,7 +7,7 @@ import (
 	"github.com/triune-sim/triune/model"
 )
 
-// Sampling and detection: GridSample, AffineGrid, RoiAlign, DeformConv,
+// Sampling and detection: GridSample, AffineGrid, RoiAlign, MaxRoiPool, DeformConv,
 // Col2Im, NonMaxSuppression.
 
 // gridPlan checks X [N, C, spatial...] and grid [N, out..., dims].
@@ -384,6 +384,57 @@ func evalCol2Im(c *call) {
 	c.putF(0, x.DType, shape, out)
 }
 
+// evalMaxRoiPool: X [N, C, H, W], rois [R, 5] (image, x1, y1, x2, y2), both
+// ends included and rounded to pixels after scaling: the region pooling of Fast
+// R-CNN (Girshick, 2015). An empty bin gives 0.
+func evalMaxRoiPool(c *call) {
+	x, rois := c.x(0), c.x(1)
+	size := c.n.Attrs.Ints("pooled_shape", nil)
+	if len(x.Shape) != 4 || len(rois.Shape) != 2 || rois.Shape[1] != 5 || len(size) != 2 || size[0] < 1 || size[1] < 1 {
+		failf("input %v, rois %v and a pooled shape of %v do not fit", x.Shape, rois.Shape, size)
+	}
+	shape := model.Shape{rois.Shape[0], x.Shape[1], size[0], size[1]}
+	out := c.alloc(shape)
+	scale := c.n.Attrs.Float("spatial_scale", 1)
+	v, rv := floats(x), floats(rois)
+	ch, h, w := x.Shape[1], x.Shape[2], x.Shape[3]
+	// span is bin i of n of the pixels from a to b, cut to a size.
+	span := func(a, b float64, i, n, size int) (from, to int) {
+		bin := max(b-a+1, 1) / float64(n)
+		cut := func(p float64) int { return int(max(0, min(float64(size), p+a))) }
+		return cut(math.Floor(float64(i) * bin)), cut(math.Ceil(float64(i+1) * bin))
+	}
+	for r := range shape[0] {
+		roi := rv[5*r : 5*r+5]
+		for _, p := range roi {
+			if !(math.Abs(p*scale) < 1<<30) {
+				failf("a region %v", roi)
+			}
+		}
+		b := index(int64(roi[0]), x.Shape[0])
+		end := func(i int) float64 { return math.Round(roi[i] * scale) }
+		for q := range ch {
+			plane := v[(b*ch+q)*h*w : (b*ch+q+1)*h*w]
+			for py := range size[0] {
+				y0, y1 := span(end(2), end(4), py, size[0], h)
+				for px := range size[1] {
+					x0, x1 := span(end(1), end(3), px, size[1], w)
+					most := 0.0
+					for y := y0; y < y1; y++ {
+						for xx := x0; xx < x1; xx++ {
+							if p := plane[y*w+xx]; y == y0 && xx == x0 || p > most {
+								most = p
+							}
+						}
+					}
+					out[((r*ch+q)*size[0]+py)*size[1]+px] = most
+				}
+			}
+		}
+	}
+	c.putF(0, x.DType, shape, out)
+}
+
 // evalDeformConv: X [N, C, H, W], W [M, C/group, kh, kw], offset
 // [N, og*kh*kw*2, oh, ow], bias, mask [N, og*kh*kw, oh, ow].
 func evalDeformConv(c *call) {
@@ -479,6 +530,14 @@ func init() {
 		x, r := c.rankIs(0, 4), c.rankIs(1, 2)
 		c.out(0, c.dtype(0), model.Shape{r[0], x[1], c.n.Attrs.Int("output_height", 1), c.n.Attrs.Int("output_width", 1)})
 	}, evalRoiAlign, "RoiAlign")
+	register("sample", [4]int{2, 2, 1, 1}, func(c *inference) {
+		c.typ(0, c.dtype(0))
+		x, r, size := c.rankIs(0, 4), c.rankIs(1, 2), c.n.Attrs.Ints("pooled_shape", nil)
+		if mergeDim(r[1], 5, "the numbers of a region"); len(size) != 2 || size[0] < 1 || size[1] < 1 {
+			failf("a pooled shape of %v", size)
+		}
+		c.out(0, c.dtype(0), model.Shape{r[0], x[1], size[0], size[1]})
+	}, evalMaxRoiPool, "MaxRoiPool")
 	register("sample", [4]int{2, 5, 1, 1}, func(c *inference) {
 		c.out(0, model.Int64, model.Shape{-1, 3})
 	}, evalNMS, "NonMaxSuppression")
