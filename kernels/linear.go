@@ -362,7 +362,7 @@ func (l *LinearI8) WeightBytes() int { return len(l.w) + l.epilogueI8.bytes() }
 
 // ScratchBytes returns the bytes of scratch that Run needs in each worker.
 func (l *LinearI8) ScratchBytes() int {
-	return l.mk.maxP*(l.kp+64) + 4*l.mk.maxP*Block*l.mk.nb + 64
+	return l.mk.maxP*(l.kp+64) + 5*l.mk.maxP*Block*l.mk.nb + 64 // rows, and a tile as floats and bytes
 }
 
 // RunF32 computes m rows to float32.
@@ -474,10 +474,21 @@ func (t *gemmI8Task) RunPiece(i, worker int) {
 		}
 		a.dst = unsafe.Pointer(&buf[lateAt])
 		l.mk.run(a)
+		// The tile is finished as a whole: its rows are too short to be worth calls
+		// of their own. Lanes beyond the last column are whatever they were.
+		x := unsafe.Slice((*float32)(a.dst), rows*nb*Block)
+		finish(x, l.act, l.rnd)
 		valid := min(nb*Block, n-col)
-		for r := 0; r < rows; r++ {
-			x := unsafe.Slice((*float32)(unsafe.Add(a.dst, int64(r)*a.dstride)), valid)
-			l.finishLate(t.out, at+r*n, x)
+		if t.out.f32 != nil {
+			for r := range rows {
+				copy(t.out.f32[at+r*n:][:valid], x[r*nb*Block:])
+			}
+			continue
+		}
+		q := buf[lateAt+4*len(x):][:len(x)]
+		quantize(q, x, l.out)
+		for r := range rows {
+			copy(t.out.q8[at+r*n:][:valid], q[r*nb*Block:])
 		}
 	}
 	*a = tileArgsI8{}
