@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/mmcloughlin/avo/attr"
@@ -163,11 +164,11 @@ func (v *vec) expSetup() {
 	v.f(-104, 8)
 	v.f(88.8, 9)
 	v.f(math.Log2E, 10)
-	v.f(-0.693359375, 11)    // -ln 2, high part (Cephes)
-	v.f(2.12194440e-4, 12)   // -ln 2, low part
-	v.f(1.9875691500e-4, 13) // Cephes expf
-	v.f(1.3981999507e-3, 14)
-	v.f(8.3334519073e-3, 15)
+	v.f(-0.693359375, 11)  // -ln 2, high part (Cephes)
+	v.f(2.12194440e-4, 12) // -ln 2, low part
+	for i, c := range expPoly[:3] {
+		v.f(c, 13+i)
+	}
 	for i, c := range expTail {
 		if v.z {
 			v.k[i] = v.f(c, 16+i)
@@ -177,8 +178,11 @@ func (v *vec) expSetup() {
 	}
 }
 
-// expTail are the last coefficients of the polynomial, and 1.
-var expTail = []float64{4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1, 1}
+// expPoly is (exp(x) - 1 - x)/x^2 for |x| <= ln2/2 (Cephes expf), highest first.
+var expPoly = []float64{1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1}
+
+// expTail are its last coefficients, and 1.
+var expTail = append(slices.Clone(expPoly[3:]), 1)
 
 // constant returns 32 bytes of read-only data of c.
 func (v *vec) constant(c float64) Mem {
@@ -238,6 +242,11 @@ func (v *vec) exp(x, n, p, t reg.VecPhysical) {
 // genVec writes the flat kernels.
 func genVecAVX512(a *asm) {
 	v := &vec{asm: a, z: true, isa: "AVX512", konst: map[uint32]Mem{}}
+	for _, cs := range [][]float64{expPoly, erfcPoly, {math.Sqrt2 / 2, 0.5, math.Log2E, -0.693359375, 2.12194440e-4}} {
+		for _, c := range cs {
+			v.constant(c) // data must precede the functions
+		}
+	}
 	v.simple()
 	v.exponential()
 	v.transcendental()
@@ -476,22 +485,7 @@ func (v *vec) sigmoid512(op string, times bool) {
 	}
 	v.start(op)
 	v.sigmoid512Setup()
-	v.SUBQ(Imm(4), reg.RCX)
-	v.JLT(LabelRef("rest"))
-	v.Label("four")
-	body(4)
-	v.SUBQ(Imm(4), reg.RCX)
-	v.JGE(LabelRef("four"))
-	v.Label("rest")
-	v.ADDQ(Imm(4), reg.RCX)
-	v.JZ(LabelRef("end"))
-	v.Label("one")
-	body(1)
-	v.DECQ(reg.RCX)
-	v.JNZ(LabelRef("one"))
-	v.Label("end")
-	v.VZEROUPPER()
-	v.RET()
+	v.byFour(body)
 }
 
 func (v *vec) sigmoidSetup() {
@@ -585,43 +579,99 @@ func (v *vec) transcendental() {
 		v.VCMPPS(Imm(0x15), r[21], r[4], reg.K1) // not less than 0
 		v.VMOVAPS(r[4], reg.K1, x)
 	})
-	// x/2 * erfc(-x/sqrt 2), with erfc(-z) = 2 - erfc(z).
-	v.loop("Gelu", func() {
-		neg()
-		for i, c := range erfcPoly {
-			v.f(c, 21+i)
+	v.gelu512()
+}
+
+// gelu512 writes x/2 * erfc(-x/sqrt 2), with erfc(-z) = 2 - erfc(z), four vectors
+// at a time as sigmoid512 does. Most constants are broadcast from memory where
+// they are used.
+func (v *vec) gelu512() {
+	r, k := v.regs(), v.constant
+	sign, one, low, zero, lo64, hi64 := r[24], r[25], r[26], r[27], r[28], r[29]
+	masks := []reg.OpmaskPhysical{reg.K1, reg.K2, reg.K3, reg.K4}
+	body := func(sets int) {
+		// Registers of a vector: argument, x, n, p, t, T = 1/(1 + z/2).
+		each := func(f func(h, x, n, p, t, rc reg.VecPhysical)) {
+			for i := 0; i < sets; i++ {
+				f(r[6*i], r[6*i+1], r[6*i+2], r[6*i+3], r[6*i+4], r[6*i+5])
+			}
 		}
-		v.f(0.5, 7)
-		v.f(math.Sqrt2/2, 31)
-	}, func() {
-		v.VMOVAPS(x, r[4])
-		v.VANDNPS(x, r[20], x) // |x|
-		v.VMULPS(r[31], x, x)  // z
-		v.VMOVAPS(r[7], r[5])
-		v.VFMADD213PS(r[19], x, r[5])
-		v.VDIVPS(r[5], r[19], r[5]) // t
-		v.VMOVAPS(r[21], r[6])
-		for i := 1; i < len(erfcPoly); i++ {
-			v.VFMADD213PS(r[21+i], r[5], r[6])
+		horner := func(cs []float64, at func(x, rc reg.VecPhysical) reg.VecPhysical) {
+			each(func(_, _, _, p, _, _ reg.VecPhysical) { v.VBROADCASTSS(k(cs[0]), p) })
+			for _, c := range cs[1:] {
+				each(func(_, x, _, p, _, rc reg.VecPhysical) { v.VFMADD213PS_BCST(k(c), at(x, rc), p) })
+			}
 		}
-		v.VFNMADD231PS(x, x, r[6])
-		v.VMOVAPS(r[6], x)
-		v.exp(x, n, p, t)
-		v.VMULPS(r[5], x, x) // erfc(|x|/sqrt 2)
-		// x >= 0: x - x/2*erfc; x < 0: x/2*erfc.
-		// The factor x/2 is held within 64, where erfc is 0, for the infinities.
-		v.VMULPS(r[7], r[4], p)
-		v.bits(math.Float32bits(-64), 5)
-		v.VMAXPS(p, r[5], p)
-		v.bits(math.Float32bits(64), 5)
-		v.VMINPS(p, r[5], p)
-		v.VMULPS(p, x, p)
-		v.VSUBPS(p, r[4], t)
-		v.VXORPS(n, n, n)
-		v.VCMPPS(Imm(0x15), n, r[4], reg.K1)
-		v.VMOVAPS(t, reg.K1, p)
-		v.VMOVAPS(p, x)
-	})
+		for i := 0; i < sets; i++ {
+			v.VMOVUPS(mem(reg.RSI, 64*i), r[6*i])
+		}
+		each(func(h, x, _, _, _, _ reg.VecPhysical) { v.VANDNPS(h, sign, x) })
+		each(func(_, x, _, _, _, _ reg.VecPhysical) { v.VMINPS(x, hi64, x) })                 // beyond, erfc is 0
+		each(func(_, x, _, _, _, _ reg.VecPhysical) { v.VMULPS_BCST(k(math.Sqrt2/2), x, x) }) // z
+		each(func(_, _, n, _, _, _ reg.VecPhysical) { v.VMOVAPS(one, n) })
+		each(func(_, x, n, _, _, _ reg.VecPhysical) { v.VFMADD231PS_BCST(k(0.5), x, n) })
+		each(func(_, _, n, _, _, rc reg.VecPhysical) { v.VRCP14PS(n, rc) })
+		each(func(_, _, n, _, _, rc reg.VecPhysical) { v.VFNMADD213PS(one, rc, n) }) // 1 - d*y
+		each(func(_, _, n, _, _, rc reg.VecPhysical) { v.VFMADD231PS(n, rc, rc) })   // y + y*(1 - d*y)
+		horner(erfcPoly, func(_, rc reg.VecPhysical) reg.VecPhysical { return rc })
+		each(func(_, x, _, p, _, _ reg.VecPhysical) { v.VFNMADD231PS(x, x, p) })
+		each(func(_, x, _, p, _, _ reg.VecPhysical) { v.VMAXPS(p, low, x) })
+		each(func(_, x, n, _, _, _ reg.VecPhysical) { v.VMULPS_BCST(k(math.Log2E), x, n) })
+		each(func(_, _, n, _, _, _ reg.VecPhysical) { v.round(n, n) })
+		each(func(_, x, n, _, _, _ reg.VecPhysical) { v.VFMADD231PS_BCST(k(-0.693359375), n, x) })
+		each(func(_, x, n, _, _, _ reg.VecPhysical) { v.VFMADD231PS_BCST(k(2.12194440e-4), n, x) })
+		horner(expPoly, func(x, _ reg.VecPhysical) reg.VecPhysical { return x })
+		each(func(_, x, _, _, t, _ reg.VecPhysical) { v.VMULPS(x, x, t) })
+		each(func(_, x, _, p, t, _ reg.VecPhysical) { v.VFMADD213PS(x, t, p) })
+		each(func(_, _, _, p, _, _ reg.VecPhysical) { v.VADDPS(one, p, p) })
+		each(func(_, x, n, p, _, _ reg.VecPhysical) { v.VSCALEFPS(n, p, x) })
+		each(func(_, x, _, _, _, rc reg.VecPhysical) { v.VMULPS(rc, x, x) }) // erfc(|x|/sqrt 2)
+		// x >= 0: x - x/2*erfc; x < 0: x/2*erfc. The factor x/2 is held within 64,
+		// where erfc is 0, for the infinities.
+		each(func(h, _, _, p, _, _ reg.VecPhysical) { v.VMULPS_BCST(k(0.5), h, p) })
+		each(func(_, _, _, p, _, _ reg.VecPhysical) { v.VMAXPS(p, lo64, p) })
+		each(func(_, _, _, p, _, _ reg.VecPhysical) { v.VMINPS(p, hi64, p) })
+		each(func(_, x, _, p, _, _ reg.VecPhysical) { v.VMULPS(p, x, p) })
+		for i := 0; i < sets; i++ {
+			v.VCMPPS(Imm(0x15), zero, r[6*i], masks[i]) // not less than 0
+		}
+		for i := 0; i < sets; i++ {
+			v.VSUBPS(r[6*i+3], r[6*i], masks[i], r[6*i+3])
+		}
+		for i := 0; i < sets; i++ {
+			v.VMOVUPS(r[6*i+3], mem(reg.RDI, 64*i))
+		}
+		v.ADDQ(imm(64*sets), reg.RSI)
+		v.ADDQ(imm(64*sets), reg.RDI)
+	}
+	v.start("Gelu")
+	v.bits(0x80000000, 24)
+	v.f(1, 25)
+	v.f(-104, 26)
+	v.f(0, 27)
+	v.f(-64, 28)
+	v.f(64, 29)
+	v.byFour(body)
+}
+
+// byFour emits the loop over RCX vectors that body computes by fours and singly.
+func (v *vec) byFour(body func(sets int)) {
+	v.SUBQ(Imm(4), reg.RCX)
+	v.JLT(LabelRef("rest"))
+	v.Label("four")
+	body(4)
+	v.SUBQ(Imm(4), reg.RCX)
+	v.JGE(LabelRef("four"))
+	v.Label("rest")
+	v.ADDQ(Imm(4), reg.RCX)
+	v.JZ(LabelRef("end"))
+	v.Label("one")
+	body(1)
+	v.DECQ(reg.RCX)
+	v.JNZ(LabelRef("one"))
+	v.Label("end")
+	v.VZEROUPPER()
+	v.RET()
 }
 
 // transcendental256 writes the same functions for 16 registers: 0 to 3 for exp,
