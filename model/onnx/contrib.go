@@ -23,6 +23,8 @@ var contribRules = map[string]func(*builder, *node) error{
 	"com.microsoft.SkipLayerNormalization":           skipNorm("LayerNormalization"),
 	"com.microsoft.SkipSimplifiedLayerNormalization": skipNorm("RMSNormalization"),
 	"com.microsoft.MatMulNBits":                      matMulNBits,
+	"com.microsoft.Attention":                        packedAttention,
+	"com.microsoft.MultiHeadAttention":               multiHeadAttention,
 	"SimplifiedLayerNormalization":                   simplifiedNorm,
 }
 
