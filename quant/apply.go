@@ -29,6 +29,9 @@ type Options struct {
 	// number of non-zeros is that of weights without ties, and ties at the
 	// threshold are kept in order of their index until it is reached.
 	Eager bool
+	// Progress, if not nil, is called as Eager computes arrays: after each one,
+	// and never concurrently.
+	Progress func(done, total int)
 }
 
 // Apply returns a compressed copy of a graph, and what was done. The graph
@@ -108,7 +111,7 @@ func Apply(g *model.Graph, s Scheme, o Options) (*model.Graph, *Report, error) {
 		r.Weights = append(r.Weights, wr)
 	}
 	if o.Eager {
-		compute(out.Consts())
+		compute(lazyParts(out.Consts()), o.Progress)
 	}
 	done := map[*model.Const]*model.Const{}
 	for _, v := range out.Consts() {
@@ -124,9 +127,9 @@ func Apply(g *model.Graph, s Scheme, o Options) (*model.Graph, *Report, error) {
 	return out, r, nil
 }
 
-// compute computes the arrays of constants on all processors; each keeps its
-// own, or the error that it meets.
-func compute(values []*model.Value) {
+// lazyParts returns the arrays of constants that are yet to be computed, or that
+// keep what was computed apart.
+func lazyParts(values []*model.Value) []*model.Const {
 	var parts []*model.Const
 	var walk func(c *model.Const)
 	walk = func(c *model.Const) {
@@ -151,14 +154,28 @@ func compute(values []*model.Value) {
 	for _, v := range values {
 		walk(v.Const)
 	}
+	return parts
+}
+
+// compute computes arrays on all processors; each keeps its own, or the error
+// that it meets.
+func compute(parts []*model.Const, progress func(done, total int)) {
 	// The largest first, so that none is left alone at the end.
 	slices.SortStableFunc(parts, func(a, b *model.Const) int { return cmp.Compare(b.Elems(), a.Elems()) })
 	var next atomic.Int64
+	var mu sync.Mutex
+	done := 0
 	var wg sync.WaitGroup
 	for range min(len(parts), runtime.GOMAXPROCS(0)) {
 		wg.Go(func() {
 			for i := next.Add(1) - 1; int(i) < len(parts); i = next.Add(1) - 1 {
 				_, _ = parts[i].Value()
+				if progress != nil {
+					mu.Lock()
+					done++
+					progress(done, len(parts))
+					mu.Unlock()
+				}
 			}
 		})
 	}

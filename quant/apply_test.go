@@ -667,6 +667,35 @@ func BenchmarkApply(b *testing.B) {
 	}
 }
 
+// Eager computes everything, says how far it is, and names what is at fault.
+func TestEager(t *testing.T) {
+	calls, last := 0, 0
+	o := Options{Eager: true, Progress: func(done, total int) {
+		if calls++; done != calls || total < done {
+			t.Errorf("call %d: %d of %d", calls, done, total)
+		}
+		last = total
+	}}
+	out, _, err := Apply(residualNet(t), mustParse(t, "s50+w8+a8"), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if calls == 0 || calls != last {
+		t.Errorf("%d calls for %d arrays", calls, last)
+	}
+	if n := len(lazyParts(out.Consts())); n > 0 {
+		t.Errorf("%d arrays are not computed", n)
+	}
+	g := linearGraph(model.NewLazy(model.Float32, model.Shape{64, 64}, func() (*model.Tensor, error) {
+		x := model.NewTensor(model.Float32, 64, 64)
+		x.Set(70, math.NaN())
+		return x, nil
+	}))
+	if _, _, err := Apply(g, mustParse(t, "w8"), Options{Eager: true}); err == nil || err.Error() != `quant: constant "w": not finite: element [1,6] is NaN` {
+		t.Errorf("NaN in a computed weight: %v", err)
+	}
+}
+
 // Names and types that a configuration mentions and the model does not have
 // are noted.
 func TestUnmatchedNames(t *testing.T) {

@@ -287,9 +287,9 @@ func kmeansVectors(points []float32, dim, k int) []float32 {
 	if n <= k {
 		return slices.Clone(points)
 	}
-	sample := points
+	sample, tol := points, 0.0
 	if n > sampleVectors && k <= sampleVectors/16 {
-		sample = make([]float32, 0, sampleVectors*dim)
+		sample, tol = make([]float32, 0, sampleVectors*dim), 1e-3
 		for i := range sampleVectors {
 			j := int(int64(i) * int64(n) / sampleVectors)
 			sample = append(sample, points[j*dim:j*dim+dim]...)
@@ -300,7 +300,7 @@ func kmeansVectors(points []float32, dim, k int) []float32 {
 	bestErr := math.Inf(1)
 	for s := range starts {
 		c := seedVectors(sample, dim, k, rand.New(rand.NewPCG(uint64(s), 0x6b6d65616e73)))
-		if e := lloyd(sample, c, dim, 0); e < bestErr {
+		if e := lloyd(sample, c, dim, tol); e < bestErr {
 			best, bestErr = c, e
 		}
 	}
@@ -342,11 +342,7 @@ func seedVectors(points []float32, dim, k int, rng *rand.Rand) []float32 {
 				x -= d[i]
 				i++
 			}
-			var t float64
-			for j := range d {
-				t += min(d[j], dist2(at(points, j), at(points, i)))
-			}
-			if t < pickTotal {
+			if t := errorWith(points, at(points, i), d); t < pickTotal {
 				pick, pickTotal = i, t
 			}
 		}
@@ -359,6 +355,24 @@ func seedVectors(points []float32, dim, k int, rng *rand.Rand) []float32 {
 		}
 	}
 	return c
+}
+
+// errorWith is the squared error if p joined the centroids; d has the squared
+// distances of the vectors without it.
+func errorWith(points, p []float32, d []float64) float64 {
+	var t float64
+	if len(p) == 2 {
+		x, y := float64(p[0]), float64(p[1])
+		for j, m := range d {
+			a, b := float64(points[2*j])-x, float64(points[2*j+1])-y
+			t += min(m, a*a+b*b)
+		}
+		return t
+	}
+	for j, m := range d {
+		t += min(m, dist2(points[j*len(p):][:len(p)], p))
+	}
+	return t
 }
 
 // lloyd moves centroids c to the means of the vectors nearest to them, over

@@ -156,7 +156,16 @@ linear stages of either.`,
 			if err != nil {
 				return err
 			}
-			q, rep, err := quant.Apply(f.Graph, s, quant.Options{Ranges: ranges, Eager: true})
+			var b *bar
+			q, rep, err := quant.Apply(f.Graph, s, quant.Options{Ranges: ranges, Eager: true, Progress: func(done, total int) {
+				if b == nil {
+					b = a.progress("compressing", total)
+				}
+				b.set(done)
+			}})
+			if b != nil {
+				b.done()
+			}
 			if err != nil {
 				return err
 			}
