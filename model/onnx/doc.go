@@ -16,8 +16,9 @@
 // dimension needs [Options].Shapes before the graph can be lowered.
 //
 // The reader trusts nothing: sizes are checked before memory is asked for,
-// offsets before they are used, nesting and counts are bounded, and an unknown
-// operator is an error that names the node. Every error is one line.
+// offsets before they are used, nesting and counts are bounded, never more than
+// eight times the file and 8 MiB is held in memory, and an unknown operator is an
+// error that names the node. Every error is one line.
 //
 // [Write] and [Save] write any graph in the lowest opset that has its
 // operators (18 or later). Integer codes with scales stay compressed as
