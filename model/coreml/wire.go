@@ -11,7 +11,7 @@ import (
 // refused later; they only bound what a hostile file can make the reader do.
 const (
 	maxDepth    = 64      // nested messages that may recurse (values, types, blocks)
-	maxMessages = 1 << 20 // operations, bindings and values in one file
+	maxMessages = 1 << 23 // operations, bindings and values in one file; memory has its own bound
 	maxRank     = 16      // dimensions of one tensor
 )
 
