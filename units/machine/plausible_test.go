@@ -24,6 +24,9 @@ var masks = []units.Mask{units.CPUOnly, units.CPUAndGPU, units.CPUAndNE, units.A
 // sweep predicts networks under schemes and masks on every chip.
 func sweep(t *testing.T, nets, schemes []string, f func(d *device.Device, net, scheme string, mask units.Mask, p *result.Prediction)) {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("thousands of predictions, one after the other")
+	}
 	for _, chip := range chips(t) {
 		d := load(t, chip)
 		for _, n := range nets {
