@@ -92,7 +92,7 @@ are compared: good for a first look, not for a decision.`,
 			}
 			var src compare.Source
 			if data != "" {
-				if src, err = samples.Open(data, g.Inputs, k.preprocess(), k.limit); err != nil {
+				if src, err = samples.Open(data, g.Inputs, k.preprocess(g), k.limit); err != nil {
 					return err
 				}
 			} else if src, err = randomSamples(g, random); err != nil {

@@ -30,13 +30,18 @@ func (k *calibration) register(c *cobra.Command) {
 	f.StringVar(&k.dir, "calibrate", "", "folder of samples for activation ranges: .npy files, images, or a folder of NAME.npy per sample (default: seeded random inputs)")
 	f.StringVar(&k.method, "calibration", quant.MinMax.String(), "how ranges follow from the samples: "+strings.Join(quant.Methods(), ", "))
 	f.IntVar(&k.limit, "samples", 0, "most samples to read (0: all)")
-	f.Float64SliceVar(&k.mean, "mean", nil, "per-channel mean subtracted from images scaled to 0..1 (default: ImageNet's)")
+	f.Float64SliceVar(&k.mean, "mean", nil, "per-channel mean subtracted from images scaled to 0..1 (default: ImageNet's; image inputs of Core ML models take pixels as they are)")
 	f.Float64SliceVar(&k.std, "std", nil, "per-channel standard deviation that images are divided by (default: ImageNet's)")
 	f.IntVar(&k.threads, "threads", 0, "host threads (0: all processors)")
 }
 
-func (k *calibration) preprocess() samples.Preprocess {
-	return samples.Preprocess{Mean: k.mean, Std: k.std}
+// preprocess is how images become the first input of a graph.
+func (k *calibration) preprocess(g *model.Graph) samples.Preprocess {
+	p := samples.Preprocess{Mean: k.mean, Std: k.std}
+	if len(g.Inputs) > 0 {
+		p = p.For(g, g.Inputs[0].Name)
+	}
+	return p
 }
 
 func (k *calibration) check() (quant.Method, error) {
@@ -68,7 +73,7 @@ func (k *calibration) ranges(a *app, cmd *cobra.Command, g *model.Graph, s quant
 	c := quant.Calibration{Method: method}
 	total := 1
 	if k.dir != "" {
-		set, err := samples.Open(k.dir, g.Inputs, k.preprocess(), k.limit)
+		set, err := samples.Open(k.dir, g.Inputs, k.preprocess(g), k.limit)
 		if err != nil {
 			return nil, err
 		}

@@ -55,7 +55,7 @@ whole or not at all.`,
 			var values map[string]*model.Tensor
 			sessions, err := a.open(cmd.Context(), args[0], &t, func(f *compile.Folded, scheme quant.Scheme) (quant.Ranges, error) {
 				var err error
-				if values, err = readInputs(inputs, f.Graph, k.preprocess()); err != nil {
+				if values, err = readInputs(inputs, f.Graph, samples.Preprocess{Mean: k.mean, Std: k.std}); err != nil {
 					return nil, err
 				}
 				return k.ranges(a, cmd, f.Graph, scheme)
@@ -136,7 +136,7 @@ func readInputs(specs []string, g *model.Graph, p samples.Preprocess) (map[strin
 		case strings.EqualFold(filepath.Ext(from), ".npy"):
 			values[name], err = npy.Load(from)
 		default:
-			values[name], err = samples.Image(from, g.Inputs[i], p)
+			values[name], err = samples.Image(from, g.Inputs[i], p.For(g, name))
 		}
 		if err != nil {
 			return nil, fmt.Errorf("input %q: %w", name, err)

@@ -21,6 +21,7 @@ import (
 
 	"github.com/triune-sim/triune/internal/npy"
 	"github.com/triune-sim/triune/model"
+	"github.com/triune-sim/triune/model/coreml"
 )
 
 // Preprocess says how an image becomes a tensor: resized to the input's
@@ -28,6 +29,19 @@ import (
 // ImageNet's usual normalisation.
 type Preprocess struct {
 	Mean, Std []float64 // per channel; one value serves all
+
+	pixels bool // values of 0 to 255 as they are
+	bgr    bool // blue first
+}
+
+// For returns the preprocessing for an input of a graph: an image input of a
+// Core ML model takes pixels of 0 to 255 in its own order of colours (what is done
+// to them is part of the model), unless Mean or Std say otherwise.
+func (p Preprocess) For(g *model.Graph, input string) Preprocess {
+	colour, _, _ := strings.Cut(g.Meta[coreml.MetaImage+input], " ")
+	p.pixels = colour != "" && len(p.Mean) == 0 && len(p.Std) == 0
+	p.bgr = colour == "BGR"
+	return p
 }
 
 func (p Preprocess) at(v []float64, def []float64, c int) float64 {
@@ -141,11 +155,19 @@ func Image(path string, in *model.Value, p Preprocess) (*model.Tensor, error) {
 		mean, std := p.at(p.Mean, imagenetMean, c), p.at(p.Std, imagenetStd, c)
 		for i := range h * w {
 			px := dst.Pix[4*i : 4*i+3]
-			x := float64(px[c])
-			if s[1] == 1 { // ITU-R 601 luma
+			var x float64
+			switch {
+			case s[1] == 1: // ITU-R 601 luma
 				x = 0.299*float64(px[0]) + 0.587*float64(px[1]) + 0.114*float64(px[2])
+			case p.bgr:
+				x = float64(px[2-c])
+			default:
+				x = float64(px[c])
 			}
-			v[c*h*w+i] = float32((x/255 - mean) / std)
+			if !p.pixels {
+				x = (x/255 - mean) / std
+			}
+			v[c*h*w+i] = float32(x)
 		}
 	}
 	return t, nil

@@ -12,6 +12,7 @@ import (
 
 	"github.com/triune-sim/triune/internal/npy"
 	"github.com/triune-sim/triune/model"
+	"github.com/triune-sim/triune/model/coreml"
 )
 
 func input(shape ...int) []*model.Value {
@@ -69,6 +70,21 @@ func TestImage(t *testing.T) {
 		if got := x.At(c*16 + 5); math.Abs(got-want) > 1e-6 {
 			t.Errorf("channel %d: %v, want %v", c, got, want)
 		}
+	}
+	// An image input of a Core ML model takes the pixels.
+	g := &model.Graph{Meta: map[string]string{coreml.MetaImage + "x": "BGR 4x4", coreml.MetaImage + "y": "RGB 4x4"}}
+	for name, want := range map[string][3]float64{"x": {51, 0, 255}, "y": {255, 0, 51}} {
+		if x, err = Image(p, input(1, 3, 4, 4)[0], Preprocess{}.For(g, name)); err != nil {
+			t.Fatal(err)
+		}
+		for c := range 3 {
+			if got := x.At(c*16 + 5); got != want[c] {
+				t.Errorf("%s, channel %d: %v, want %v", g.Meta[coreml.MetaImage+name], c, got, want[c])
+			}
+		}
+	}
+	if x, err = Image(p, input(1, 3, 4, 4)[0], Preprocess{Mean: []float64{0}, Std: []float64{1}}.For(g, "y")); err != nil || x.At(5) != 1 {
+		t.Errorf("--mean 0 --std 1: %v, %v", x.At(5), err)
 	}
 	bad := filepath.Join(dir, "b.png")
 	if err := os.WriteFile(bad, []byte("\x89PNG\r\n\x1a\nrubbish"), 0o644); err != nil {
