@@ -24,9 +24,88 @@ func PackC16U8(ctx *Ctx, dst, src []uint8, n, c, h, w int, fill uint8) {
 // UnpackC16U8 copies C16 bytes to plain [n][c][h][w].
 func UnpackC16U8(ctx *Ctx, dst, src []uint8, n, c, h, w int) { unpackC16(ctx, dst, src, n, c, h*w) }
 
+// PackNHWC copies plain [n][h][w][c] float32 to C16, writing zero to the channel
+// tail.
+func PackNHWC(ctx *Ctx, dst, src []float32, n, c, h, w int) { packNHWC(ctx, dst, src, n, c, h*w, 0) }
+
+// PackNHWCU8 copies plain [n][h][w][c] bytes to C16, writing fill to the channel
+// tail.
+func PackNHWCU8(ctx *Ctx, dst, src []uint8, n, c, h, w int, fill uint8) {
+	packNHWC(ctx, dst, src, n, c, h*w, fill)
+}
+
+func packNHWC[T float32 | uint8](ctx *Ctx, dst, src []T, n, c, hw int, fill T) {
+	need("PackNHWC dst", len(dst), C16Len(n, c, 1, hw))
+	need("PackNHWC src", len(src), n*c*hw)
+	runNHWC(ctx, false, dst, src, n, c, hw, fill)
+}
+
+// UnpackNHWC copies C16 to plain [n][h][w][c].
+func UnpackNHWC[T float32 | uint8](ctx *Ctx, dst, src []T, n, c, h, w int) {
+	need("UnpackNHWC dst", len(dst), n*c*h*w)
+	need("UnpackNHWC src", len(src), C16Len(n, c, h, w))
+	var zero T
+	runNHWC(ctx, true, dst, src, n, c, h*w, zero)
+}
+
+// nhwcPixels is the number of pixels of a piece: their channels stay in a
+// first-level cache while each block of them is walked.
+const nhwcPixels = 32
+
+func runNHWC[T float32 | uint8](ctx *Ctx, unpack bool, dst, src []T, n, c, hw int, fill T) {
+	if n < 1 || hw < 1 || c < 1 {
+		return
+	}
+	t := &ctx.layout
+	*t = newLayoutTask(unpack, dst, src, c, hw, fill)
+	t.nhwc, t.pieces = true, ceilDiv(hw, nhwcPixels)
+	ctx.pool.Run(n*t.pieces, t)
+	*t = layoutTask{}
+}
+
+// moveNHWC moves piece i of an image with its channels innermost.
+func moveNHWC[T float32 | uint8](t *layoutTask, dst, src []T, i int, fill T) {
+	img, p0 := i/t.pieces, i%t.pieces*nhwcPixels
+	p1 := min(p0+nhwcPixels, t.hw)
+	plain, blocked := dst, src
+	if !t.unpack {
+		plain, blocked = src, dst
+	}
+	plain = plain[img*t.hw*t.c:][:t.hw*t.c]
+	blocked = blocked[img*t.cb*t.hw*Block:][:t.cb*t.hw*Block]
+	for b := range t.cb {
+		v := blocked[(b*t.hw+p0)*Block : (b*t.hw+p1)*Block]
+		at := p0*t.c + b*Block
+		if valid := t.c - b*Block; valid < Block {
+			for ; len(v) > 0; v, at = v[Block:], at+t.c {
+				if t.unpack {
+					copy(plain[at:at+valid], v)
+					continue
+				}
+				copy(v, plain[at:at+valid])
+				for j := valid; j < Block; j++ {
+					v[j] = fill
+				}
+			}
+			continue
+		}
+		if t.unpack {
+			for ; len(v) > 0; v, at = v[Block:], at+t.c {
+				*(*[Block]T)(plain[at:]) = *(*[Block]T)(v)
+			}
+		} else {
+			for ; len(v) > 0; v, at = v[Block:], at+t.c {
+				*(*[Block]T)(v) = *(*[Block]T)(plain[at:])
+			}
+		}
+	}
+}
+
 // layoutTask is a change of layout of float32 or bytes.
 type layoutTask struct {
 	unpack   bool
+	nhwc     bool // the plain side has its channels innermost
+	pieces   int  // of an image, with nhwc
 	d32, s32 []float32
 	d8, s8   []uint8
 	c, cb    int
@@ -36,6 +115,10 @@ type layoutTask struct {
 
 func (t *layoutTask) RunPiece(i, _ int) {
 	switch {
+	case t.nhwc && t.d32 != nil:
+		moveNHWC(t, t.d32, t.s32, i, 0)
+	case t.nhwc:
+		moveNHWC(t, t.d8, t.s8, i, t.fill)
 	case t.d32 != nil && t.unpack:
 		unpackPlane(t.d32, t.s32, i, t.c, t.cb, t.hw)
 	case t.d32 != nil:
@@ -75,15 +158,20 @@ func runLayout[T float32 | uint8](ctx *Ctx, unpack bool, dst, src []T, planes, c
 		return
 	}
 	t := &ctx.layout
-	*t = layoutTask{unpack: unpack, c: c, cb: ceilDiv(c, Block), hw: hw}
+	*t = newLayoutTask(unpack, dst, src, c, hw, fill)
+	ctx.pool.Run(planes, t)
+	*t = layoutTask{}
+}
+
+func newLayoutTask[T float32 | uint8](unpack bool, dst, src []T, c, hw int, fill T) layoutTask {
+	t := layoutTask{unpack: unpack, c: c, cb: ceilDiv(c, Block), hw: hw}
 	d, s := unsafe.Pointer(unsafe.SliceData(dst)), unsafe.Pointer(unsafe.SliceData(src))
 	if unsafe.Sizeof(fill) == 4 {
 		t.d32, t.s32 = unsafe.Slice((*float32)(d), len(dst)), unsafe.Slice((*float32)(s), len(src))
 	} else {
 		t.d8, t.s8, t.fill = unsafe.Slice((*uint8)(d), len(dst)), unsafe.Slice((*uint8)(s), len(src)), uint8(fill)
 	}
-	ctx.pool.Run(planes, t)
-	*t = layoutTask{}
+	return t
 }
 
 // packPlane writes block plane i of the C16 layout.

@@ -262,6 +262,14 @@ var quantizedGraphs = map[string]func(m *maker) *model.Graph{
 		p := m.quantized(m.op("Pad", nil, q, m.ints(0, 0, 1, 1, 0, 0, 1, 1)), 0.03, 7, false)
 		return m.done(m.op("MatMul", nil, r, m.int8Weight(0.3, 1, 16, 5)), m.op("Sigmoid", nil, p), m.op("Mul", nil, q, q))
 	},
+	"channels last and back, of codes": func(m *maker) *model.Graph {
+		x := m.input(model.Float32, 1, 16, 6, 7)
+		q := m.quantized(m.op("Conv", nil, m.quantized(x, 0.03, 0, true), m.int8Weight(0.3, -1, 40, 16, 1, 1), nil), 0.03, 7, true)
+		t := m.quantized(m.op("Transpose", attrs{"perm": []int{0, 2, 3, 1}}, q), 0.03, 7, true)
+		l := m.quantized(m.op("MatMul", nil, t, m.int8Weight(0.2, 0, 40, 24)), 0.05, 3, false)
+		b := m.quantized(m.op("Transpose", attrs{"perm": []int{0, 3, 1, 2}}, l), 0.05, 3, false)
+		return m.done(m.op("Conv", attrs{"pads": []int{1, 1, 1, 1}}, b, m.int8Weight(0.1, 0, 16, 24, 3, 3), nil), m.op("Sigmoid", nil, b))
+	},
 	"matmul and softmax of codes": func(m *maker) *model.Graph {
 		x := m.input(model.Float32, 2, 5, 8)
 		q := m.quantized(x, 0.03, 0, true)

@@ -134,6 +134,11 @@ func compileTranspose(b *builder, nodes []*model.Node) (int, error) {
 	if len(perm) != rank {
 		return 0, errNoKernel
 	}
+	if lay, _ := b.peek(x); rank == 4 && slices.Equal(perm, []int{0, 2, 3, 1}) && lay == c16 {
+		return b.channels(nodes, x.Shape, c16, plain)
+	} else if rank == 4 && slices.Equal(perm, []int{0, 3, 1, 2}) && lay == plain && out.Shape[1] >= kernels.Block && out.Shape[2]*out.Shape[3] > 1 {
+		return b.channels(nodes, out.Shape, plain, c16)
+	}
 	own := contiguous(x.Shape)
 	ss := make([]int, rank)
 	for i, p := range perm {
@@ -143,6 +148,53 @@ func compileTranspose(b *builder, nodes []*model.Node) (int, error) {
 		ss[i] = own[p]
 	}
 	return b.moved(nodes, []part{{shape: out.Shape, ds: contiguous(out.Shape), ss: ss}}, nil)
+}
+
+// channels compiles the move of channels to or from the innermost dimension,
+// where the side that has them second, of the given shape, is blocked by
+// channels: it skips the row-major form that nothing reads.
+func (b *builder) channels(nodes []*model.Node, shape model.Shape, from, to layout) (int, error) {
+	n, c, h, w := shape[0], shape[1], shape[2], shape[3]
+	x, out := nodes[0].In(0), nodes[0].Outputs[0]
+	if codes, q, used, ok := b.codesThrough(nodes); ok {
+		src, err := b.codes(codes, from)
+		if err != nil {
+			return 0, err
+		}
+		if used == 2 {
+			out = nodes[1].Outputs[0]
+		}
+		dst := b.newCodes(out.Shape, to, q)
+		b.emit(func(s *state) error {
+			if to == c16 {
+				kernels.PackNHWCU8(s.k, s.u8(dst), s.u8(src), n, c, h, w, uint8(q.Zero))
+			} else {
+				kernels.UnpackNHWC(s.k, s.u8(dst), s.u8(src), n, c, h, w)
+			}
+			return nil
+		}, []*ten{dst}, []*ten{src})
+		b.add(out, dst)
+		return used, nil
+	}
+	if !isFloat(x) {
+		return 0, errNoKernel
+	}
+	src, err := b.float(x, from)
+	if err != nil {
+		return 0, err
+	}
+	t := b.fuseQuantize(nodes)
+	dst := b.newFloat(out.Shape, to)
+	b.emit(func(s *state) error {
+		if to == c16 {
+			kernels.PackNHWC(s.k, s.f32(dst), s.f32(src), n, c, h, w)
+		} else {
+			kernels.UnpackNHWC(s.k, s.f32(dst), s.f32(src), n, c, h, w)
+		}
+		return nil
+	}, []*ten{dst}, []*ten{src})
+	b.store(t, dst)
+	return t.used, nil
 }
 
 func compileExpand(b *builder, nodes []*model.Node) (int, error) {

@@ -54,6 +54,13 @@ var graphs = map[string]func(m *maker) *model.Graph{
 		x := m.input(model.Float32, 1, 40, 9, 9)
 		return m.done(m.op("HardSwish", nil, m.op("Conv", attrs{"group": 40, "pads": []int{2, 2, 2, 2}, "strides": []int{2, 2}}, x, m.weight(0.2, 40, 1, 5, 5), m.weight(1, 40))))
 	},
+	"channels last and back": func(m *maker) *model.Graph {
+		x := m.input(model.Float32, 2, 3, 9, 7)
+		a := m.op("Conv", nil, x, m.weight(0.2, 40, 3, 1, 1), m.weight(1, 40))
+		l := m.op("LayerNormalization", attrs{"axis": -1}, m.op("Transpose", attrs{"perm": []int{0, 2, 3, 1}}, a), m.weight(1, 40), m.weight(1, 40))
+		b := m.op("Transpose", attrs{"perm": []int{0, 3, 1, 2}}, m.op("MatMul", nil, l, m.weight(0.2, 40, 24)))
+		return m.done(m.op("Conv", nil, b, m.weight(0.2, 16, 24, 1, 1), nil), m.op("Reshape", nil, b, m.ints(2, 24, 63)))
+	},
 	"conv 1d": func(m *maker) *model.Graph {
 		x := m.input(model.Float32, 2, 20, 15)
 		y := m.op("Conv", attrs{"pads": []int{1, 1}}, x, m.weight(0.1, 21, 20, 3), m.weight(1, 21))
