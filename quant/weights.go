@@ -346,7 +346,8 @@ func (k *compressor) floats(c *model.Const) ([]float32, error) {
 }
 
 // linear quantises a weight, the codes kept by a mask, or the tables of a
-// palette.
+// palette: these per tensor, as coremltools does, or per channel, which is a
+// scale for each table and which coremltools refuses although its format has it.
 func (k *compressor) linear(cfg Linear, w *weight) (*model.Const, string, error) {
 	c := w.value.Const
 	switch s := c.Storage.(type) {
