@@ -1,6 +1,8 @@
 package exec
 
 import (
+	"math"
+
 	"github.com/triune-sim/triune/kernels"
 	"github.com/triune-sim/triune/model"
 )
@@ -69,8 +71,42 @@ func compileGlobalPool(b *builder, nodes []*model.Node) (int, error) {
 	f := kernels.GlobalAvgPoolC16
 	if n.Op == "GlobalMaxPool" {
 		f = kernels.GlobalMaxPoolC16
+	} else if used, err := b.averageI8(nodes, images, c, h, w); err != errNoKernel {
+		return used, err
 	}
 	return b.pooled(nodes, func(k *kernels.Ctx, dst, src []float32) { f(k, dst, src, images, c, h, w) })
+}
+
+// averageI8 compiles a global average from 8-bit codes to 8-bit codes on a unit
+// with int8 products: the exact sum of the codes, less the zero points, is
+// scaled once in float32 and rounded half to even, as a product is.
+func (b *builder) averageI8(nodes []*model.Node, images, c, h, w int) (int, error) {
+	n := nodes[0]
+	t := b.fuseQuantize(nodes)
+	d, ok := b.dq[n.In(0)]
+	if !ok || !b.num.Int8 || !t.quant || 255*h*w >= 1<<22 { // sums are exact in float32
+		return 0, errNoKernel
+	}
+	src, err := b.codes(d.codes, c16)
+	if err != nil {
+		return 0, err
+	}
+	whole, mean := b.newFloat(n.In(0).Shape, c16), b.newFloat(n.Outputs[0].Shape, c16)
+	dst := b.newCodes(n.Outputs[0].Shape, c16, t.q)
+	unit := kernels.QParams{Scale: 1, Zero: d.q.Zero, Signed: d.q.Signed}
+	scale, pixels, one := d.q.Scale/(t.q.Scale*float32(h*w)), float64(h*w), kernels.QParams{Scale: 1, Zero: t.q.Zero, Signed: t.q.Signed}
+	b.emit(func(s *state) error {
+		x, y := s.f32(whole), s.f32(mean)
+		kernels.DequantizeF32(s.k, x, s.u8(src)[:len(x)], unit)
+		kernels.GlobalAvgPoolC16(s.k, y, x, images, c, h, w)
+		for i, v := range y { // the mean of integers tells their sum
+			y[i] = float32(math.RoundToEven(float64(v)*pixels)) * scale
+		}
+		kernels.QuantizeF32(s.k, s.u8(dst)[:len(y)], y, one)
+		return nil
+	}, []*ten{whole, mean, dst}, []*ten{src})
+	b.add(t.out, dst)
+	return t.used, nil
 }
 
 // pooled compiles a function from a C16 tensor to a C16 tensor in the shape of
