@@ -16,6 +16,7 @@ const (
 
 // normTask is a normalisation over rows, strips or groups.
 type normTask struct {
+	ctx                *Ctx
 	kind               normKind
 	dst, src           []float32
 	outer, axis, inner int
@@ -26,16 +27,21 @@ type normTask struct {
 }
 
 func (c *Ctx) runNorm(n int, t normTask) {
+	t.ctx = c
 	c.norm = t
 	c.pool.Run(n, &c.norm)
 	c.norm = normTask{}
 }
 
-func (t *normTask) RunPiece(i, _ int) {
+func (t *normTask) RunPiece(i, worker int) {
 	switch t.kind {
 	case normSoftmax:
+		var buf []float32
+		if t.axis%Block != 0 && t.axis <= softmaxPad && cur.vec != vecNone {
+			buf = t.ctx.workers[worker].f32(ceilDiv(t.axis, Block) * Block)
+		}
 		for r := i * t.grain; r < min((i+1)*t.grain, t.outer); r++ {
-			softmaxRow(t.dst[r*t.axis:(r+1)*t.axis], t.src[r*t.axis:(r+1)*t.axis])
+			softmaxRow(t.dst[r*t.axis:(r+1)*t.axis], t.src[r*t.axis:(r+1)*t.axis], buf)
 		}
 	case normSoftmaxStrided:
 		t.softmaxStrip(i)
@@ -97,7 +103,22 @@ func (t *normTask) softmaxStrip(i int) {
 	}
 }
 
-func softmaxRow(dst, src []float32) {
+// softmaxPad is the longest row that is padded to whole vectors.
+const softmaxPad = 4096
+
+// softmaxRow writes the softmax of one row. What is left over whole vectors would
+// cost more than they do, so other rows go through a padded copy in buf, unless
+// that is nil.
+func softmaxRow(dst, src, buf []float32) {
+	if n := len(src); n%Block != 0 && buf != nil {
+		copy(buf, src)
+		for i := n; i < len(buf); i++ {
+			buf[i] = -inf32
+		}
+		softmaxRow(buf, buf, nil)
+		copy(dst, buf)
+		return
+	}
 	hi := maxOf(src)
 	var sum float64
 	full := len(src) &^ 15
