@@ -165,6 +165,7 @@ func read(data []byte, dir string, o Options) (*model.Graph, error) {
 			return nil, fmt.Errorf("a shape is given for %q, but the inputs are %s", name, strings.Join(have, ", "))
 		}
 	}
+	noteSigned(g)
 	g.ProgramBytes = int64(len(data))
 	for _, v := range g.Consts() {
 		g.ProgramBytes -= v.Const.StoredBytes()

@@ -2,15 +2,28 @@ package onnx
 
 import "github.com/triune-sim/triune/model"
 
+// metaSigned is set in the Meta of a graph whose file has int8 activations.
+const metaSigned = "onnx.int8"
+
+// noteSigned sets it.
+func noteSigned(g *model.Graph) {
+	for _, n := range g.Nodes {
+		if v := n.Out(0); n.Op == "QuantizeLinear" && v != nil && v.DType == model.Int8 {
+			g.Meta[metaSigned] = "1"
+			return
+		}
+	}
+}
+
 // unsigned returns a graph whose quantized activations are uint8 where g has
 // them int8: code + 128 with zero point + 128 is the same number. Core ML's
 // tools write int8; ONNX Runtime fuses an operator between quantized tensors
 // only if they have one type, and leaves the others in float, between a
-// DequantizeLinear and a QuantizeLinear. Graphs that came from an ONNX file, and
-// codes that anything but DequantizeLinear reads, stay as they are. G itself is
-// not changed.
+// DequantizeLinear and a QuantizeLinear. Graphs that were quantized so in an
+// ONNX file, and codes that anything but DequantizeLinear reads, stay as they
+// are. G itself is not changed.
 func unsigned(g *model.Graph) *model.Graph {
-	if g.Format == "onnx" {
+	if g.Meta[metaSigned] != "" {
 		return g
 	}
 	// Decide on g, by the position of the nodes, and change a copy.
@@ -25,7 +38,7 @@ func unsigned(g *model.Graph) *model.Graph {
 	}
 	change := map[*model.Value]bool{} // outputs of quantize operators
 	for _, n := range g.Nodes {
-		if n.Op != "QuantizeLinear" || !signed(n) || output[n.Outputs[0]] {
+		if n.Op != "QuantizeLinear" || n.Out(0) == nil || !signed(n) || output[n.Outputs[0]] {
 			continue
 		}
 		all := len(consumers[n.Outputs[0]]) > 0

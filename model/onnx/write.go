@@ -31,9 +31,9 @@ const (
 // codes with a DequantizeLinear where ONNX can say that (integer codes with
 // scales per tensor, per channel or in blocks along one axis); palettes and
 // sparse weights, which it cannot, are written decompressed. Activations of
-// int8 codes that came from elsewhere are written as uint8. Operators beyond
-// ONNX are written as the operators they stand for. The bytes depend on the
-// graph only. Models of 2 GiB and more need [Save].
+// int8 codes are written as uint8, unless an ONNX file had them so. Operators
+// beyond ONNX are written as the operators they stand for. The bytes depend on
+// the graph only. Models of 2 GiB and more need [Save].
 func Write(w io.Writer, g *model.Graph) error {
 	m, err := layout(g, "")
 	if err != nil {

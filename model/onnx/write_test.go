@@ -391,6 +391,21 @@ func TestUnsigned(t *testing.T) {
 	if types[model.UInt8] != 1 || types[model.Int8] != 1 {
 		t.Errorf("quantized to %v", types)
 	}
+	// A float file that was quantized after reading is no different.
+	g.Format, g.Meta = "onnx", map[string]string{}
+	var same bytes.Buffer
+	if err := Write(&same, g); err != nil || !bytes.Equal(same.Bytes(), b.Bytes()) {
+		t.Errorf("read from a float file, then quantized: %v, other bytes", err)
+	}
+	// A file of int8 activations keeps them.
+	g.Meta[metaSigned] = "1"
+	same.Reset()
+	if err := Write(&same, g); err != nil {
+		t.Fatal(err)
+	}
+	if k, err := Read(same.Bytes(), "", Options{}); err != nil || k.Nodes[0].Outputs[0].DType != model.Int8 || k.Meta[metaSigned] == "" {
+		t.Errorf("a file of int8 activations does not keep them: %v", err)
+	}
 	if g.Nodes[0].Outputs[0].DType != model.Int8 || g.Nodes[0].In(2).DType != model.Int8 {
 		t.Error("writing changed the graph")
 	}
