@@ -234,14 +234,20 @@ func CopyChannelsC16[T float32 | uint8](ctx *Ctx, dst []T, dstC, dstAt int, src 
 		}
 		return
 	}
+	// Runs of channels that lie in one block on both sides.
 	for img := 0; img < n; img++ {
-		for k := 0; k < c; k++ {
+		for k := 0; k < c; {
 			dc, sc := dstAt+k, srcAt+k
+			run := min(Block-dc%Block, Block-sc%Block, c-k)
 			d := dst[(img*db+dc/Block)*hw*Block+dc%Block:]
 			s := src[(img*sb+sc/Block)*hw*Block+sc%Block:]
-			for p := 0; p < hw; p++ {
-				d[p*Block] = s[p*Block]
+			for p := 0; p < hw*Block; p += Block {
+				a, b := d[p:p+run], s[p:p+run]
+				for j := range a {
+					a[j] = b[j]
+				}
 			}
+			k += run
 		}
 	}
 }
