@@ -467,15 +467,11 @@ func (x *mixer) search() error {
 		for _, u := range us {
 			floors = append(floors, u.SNR)
 		}
-		for _, floor := range floors {
-			if err := x.approach(walk, floor); err != nil {
-				return err
-			}
+		if err := x.approach(walk, floors); err != nil {
+			return err
 		}
-		for _, u := range us {
-			if err := x.atCost(walk, u.Cost); err != nil {
-				return err
-			}
+		if err := x.atCost(walk, us); err != nil {
+			return err
 		}
 	}
 	if x.Cheapest, err = x.cheapest(uniform); err != nil {
@@ -640,55 +636,58 @@ func (x *mixer) foreseen(choice []int) float64 {
 	return sum
 }
 
-// approach bisects a walk for its last step at or above a floor: neighbours on
-// both sides of it are then measured.
-func (x *mixer) approach(walk [][]int, floor float64) error {
-	if math.IsInf(floor, 0) || math.IsNaN(floor) {
-		return nil
+// approach bisects a walk for its last step at or above each floor: neighbours
+// on both sides of it are then measured.
+func (x *mixer) approach(walk [][]int, floors []float64) error {
+	for {
+		var mid [][]int
+		for _, floor := range floors {
+			if math.IsInf(floor, 0) || math.IsNaN(floor) {
+				continue
+			}
+			// The last step known to hold, and the first above it known not to.
+			lo, hi := -1, len(walk)
+			for i := range walk {
+				if m := x.memo[fmt.Sprint(x.plain(walk[i]))]; m != nil {
+					if m.SNR >= floor {
+						lo, hi = i, len(walk)
+					} else if hi == len(walk) {
+						hi = i
+					}
+				}
+			}
+			if hi-lo > 1 {
+				mid = append(mid, walk[(lo+hi)/2])
+			}
+		}
+		if mid == nil {
+			return nil
+		}
+		if _, err := x.evaluate(mid...); err != nil {
+			return err
+		}
 	}
-	lo, hi := -1, len(walk) // the last step known to hold, the first above it known not to
-	for i := range walk {
-		if m := x.memo[fmt.Sprint(x.plain(walk[i]))]; m != nil {
-			if m.SNR >= floor {
-				lo, hi = i, len(walk)
-			} else if hi == len(walk) {
-				hi = i
+}
+
+// atCost measures what the walk has to offer at the costs of mixtures: its first
+// step that costs no more, with the rest spent on the groups that need it most.
+func (x *mixer) atCost(walk [][]int, us []*Mixture) error {
+	first := x.memo[fmt.Sprint(x.plain(make([]int, len(x.Groups))))]
+	var tries [][]int
+	for _, u := range us {
+		for _, at := range walk {
+			c := first.Cost
+			for g, s := range at {
+				c -= x.alone[g][s].saves
+			}
+			if c <= u.Cost {
+				tries = append(tries, at, x.spendCost(at, u.Cost-c))
+				break
 			}
 		}
 	}
-	for hi-lo > 1 {
-		mid := (lo + hi) / 2
-		m, err := x.evaluate(walk[mid])
-		if err != nil {
-			return err
-		}
-		if m[0].SNR >= floor {
-			lo = mid
-		} else {
-			hi = mid
-		}
-	}
-	return nil
-}
-
-// atCost measures what the walk has to offer at a cost: its first step that
-// costs no more, with the rest spent on the groups that need it most.
-func (x *mixer) atCost(walk [][]int, cost float64) error {
-	first, err := x.evaluate(make([]int, len(x.Groups)))
-	if err != nil {
-		return err
-	}
-	for _, at := range walk {
-		c := first[0].Cost
-		for g, s := range at {
-			c -= x.alone[g][s].saves
-		}
-		if c <= cost {
-			_, err := x.evaluate(at, x.spendCost(at, cost-c))
-			return err
-		}
-	}
-	return nil
+	_, err := x.evaluate(tries...)
+	return err
 }
 
 // cheapest tells of each uniform scheme whether every change of one group costs
@@ -737,7 +736,7 @@ func (x *mixer) beaten(u *Mixture) bool {
 // pays for others.
 func (x *mixer) refine(from *Mixture, floor float64) error {
 	const rounds, ups = 6, 4
-	first := x.memo[fmt.Sprint(make([]int, len(x.Groups)))]
+	first := x.memo[fmt.Sprint(x.plain(make([]int, len(x.Groups))))]
 	for range rounds {
 		// What is foreseen is scaled to what was measured here.
 		scale := (noise(from.SNR) - noise(first.SNR)) / x.foreseen(from.Choice)
