@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -268,6 +269,27 @@ func FuzzRead(f *testing.F) {
 			t.Fatalf("Read accepts what Load does not: %v", err)
 		}
 	})
+}
+
+func TestMatch(t *testing.T) {
+	for pattern, want := range map[string][]string{
+		"iphone-1[45]*": {"iphone-14", "iphone-14-pro", "iphone-15", "iphone-15-pro"},
+		"m[1-3]":        {"m1", "m2", "m3"},
+		"a17*":          {"a17-pro"},
+		"iPhone 14 Pro": {"iPhone 14 Pro"}, // no pattern: Load knows it
+	} {
+		if got, err := Match(pattern); err != nil || !slices.Equal(got, want) {
+			t.Errorf("Match(%q) = %v, %v, want %v", pattern, got, err, want)
+		}
+	}
+	if all, err := Match("*"); err != nil || !slices.Equal(all, Names()) {
+		t.Errorf("* matches %d of %d names, %v", len(all), len(Names()), err)
+	}
+	for _, pattern := range []string{"zz*", "[", "iphone-[z"} {
+		if got, err := Match(pattern); err == nil {
+			t.Errorf("Match(%q) = %v", pattern, got)
+		}
+	}
 }
 
 func BenchmarkLoad(b *testing.B) {

@@ -82,6 +82,29 @@ func Names() []string {
 	return c.Names()
 }
 
+// Match returns the names of the built-in catalogue, in the order of [Names],
+// that a shell pattern matches ("iphone-1[45]*"; see path.Match). A name
+// without any of *?[ is returned as it is, known or not.
+func Match(pattern string) ([]string, error) {
+	if !strings.ContainsAny(pattern, "*?[") {
+		return []string{pattern}, nil
+	}
+	var out []string
+	for _, n := range Names() {
+		ok, err := path.Match(pattern, n)
+		if err != nil {
+			return nil, fmt.Errorf("device: pattern %q: %w", pattern, err)
+		}
+		if ok {
+			out = append(out, n)
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("device: no device or chip matches %q", pattern)
+	}
+	return out, nil
+}
+
 // Read reads a catalogue: base.yaml, families/*.yaml, chips/*.yaml and
 // devices.yaml. Unknown keys, missing figures, values outside their range and
 // names used twice are errors that name the file.

@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -432,6 +433,27 @@ func TestBadStudies(t *testing.T) {
 	r := study(t, "models: [resnet5]\n")
 	if err := r.Run(context.Background(), RunOptions{}, func(*Block) error { return nil }); err == nil || !strings.Contains(err.Error(), "resnet5") {
 		t.Errorf("an unknown model: %v", err)
+	}
+}
+
+// Patterns stand for the names they match, each once and in the catalogue's
+// order; names and files stay as they are.
+func TestPatterns(t *testing.T) {
+	s, err := Read(strings.NewReader("models: [\"resnet1*\", \"dir/a*b.onnx\", \"resnet18\"]\ndevices: [\"m[1-3]\", \"m[2-4]\"]"), ".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(s.Models)
+	if want := []string{"dir/a*b.onnx", "resnet101", "resnet152", "resnet18"}; !slices.Equal(s.Models, want) {
+		t.Errorf("models %v, want %v", s.Models, want)
+	}
+	if want := []string{"m1", "m2", "m3", "m4"}; !slices.Equal(s.Devices, want) {
+		t.Errorf("devices %v, want %v", s.Devices, want)
+	}
+	for _, bad := range []string{"models: [\"zz*\"]", "models: [resnet18]\ndevices: [\"zz*\"]"} {
+		if _, err := Read(strings.NewReader(bad), "."); err == nil {
+			t.Errorf("%q is accepted", bad)
+		}
 	}
 }
 

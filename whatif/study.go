@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"path"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -21,7 +22,9 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/triune-sim/triune/device"
 	"github.com/triune-sim/triune/internal/strictyaml"
+	"github.com/triune-sim/triune/model/zoo"
 	"github.com/triune-sim/triune/scheduler"
 	"github.com/triune-sim/triune/units"
 )
@@ -138,6 +141,13 @@ func (s *Study) init() error {
 	}
 	if len(s.Models) == 0 && len(s.Configs) == 0 && len(s.Analyses) == 0 {
 		return fmt.Errorf("whatif: study: no models (want models: [mobilenet_v2])")
+	}
+	var err error
+	if s.Models, err = expand(s.Models, matchModels); err != nil {
+		return err
+	}
+	if s.Devices, err = expand(s.Devices, device.Match); err != nil {
+		return err
 	}
 	first(&s.Devices, "iphone-14-pro")
 	first(&s.Schemes, "fp16")
@@ -614,6 +624,45 @@ func (s *Study) stamp(p *Pricer) (Stamp, error) {
 	return st, nil
 }
 
+// expand replaces each pattern of a list by the names it matches, each name once.
+func expand(list []string, match func(string) ([]string, error)) ([]string, error) {
+	var out []string
+	for _, l := range list {
+		names, err := match(l)
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range names {
+			if !slices.Contains(out, n) {
+				out = append(out, n)
+			}
+		}
+	}
+	return out, nil
+}
+
+// matchModels returns the built-in networks that a shell pattern matches, or the
+// name itself where it has none of *? or is a file's.
+func matchModels(pattern string) ([]string, error) {
+	if !strings.ContainsAny(pattern, "*?") || isFile(pattern) {
+		return []string{pattern}, nil
+	}
+	var out []string
+	for _, n := range zoo.Names() {
+		ok, err := path.Match(pattern, n)
+		if err != nil {
+			return nil, fmt.Errorf("whatif: study: models: pattern %q: %w", pattern, err)
+		}
+		if ok {
+			out = append(out, n)
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("whatif: study: models: no built-in network matches %q", pattern)
+	}
+	return out, nil
+}
+
 func (s *Study) deviceNames() []string {
 	out := slices.Clone(s.Devices)
 	for i := range s.Configs {
@@ -637,15 +686,18 @@ func (s *Study) fileNames() []string {
 	if s.Base != nil {
 		all = append(all, s.Base.Model, s.Base.Scheme)
 	}
-	all = slices.DeleteFunc(all, func(n string) bool {
-		switch strings.ToLower(filepath.Ext(strings.TrimRight(n, "/"))) {
-		case ".onnx", ".mlpackage", ".mlmodel", ".yaml", ".yml":
-			return false
-		}
-		return true
-	})
+	all = slices.DeleteFunc(all, func(n string) bool { return !isFile(n) })
 	slices.Sort(all)
 	return slices.Compact(all)
+}
+
+// isFile reports whether a model or scheme is named by a file.
+func isFile(name string) bool {
+	switch strings.ToLower(filepath.Ext(strings.TrimRight(name, "/"))) {
+	case ".onnx", ".mlpackage", ".mlmodel", ".yaml", ".yml":
+		return true
+	}
+	return false
 }
 
 // hashFile adds the contents of a file, or of all files of a folder.

@@ -194,7 +194,7 @@ linear stages of either.`,
 			return nil
 		},
 	}
-	t.register(c, "w8")
+	t.registerModel(c, "w8")
 	k.register(c)
 	f := c.Flags()
 	f.StringVarP(&out, "output", "o", "", "file to write: .mlpackage or .onnx")
@@ -206,9 +206,6 @@ linear stages of either.`,
 	f.StringVar(&over.Granularity, "granularity", "", "per_tensor, per_channel or per_block")
 	f.BoolVar(&all, "all", false, "list every constant, also those that are never compressed")
 	f.BoolVar(&asJSON, "json", false, "print one JSON document")
-	for _, name := range []string{"device", "units", "policy", "pin", "forbid", "set", "max-segments", "objective", "max-resident", "overlap"} {
-		_ = f.MarkHidden(name)
-	}
 	return c
 }
 
@@ -244,6 +241,9 @@ Core ML program of its own types, or -c says otherwise.`,
 			if err != nil {
 				return err
 			}
+			if len(schemes) != 1 {
+				return usagef("convert takes one scheme")
+			}
 			f, err := t.fold(args[0])
 			if err != nil {
 				return err
@@ -267,11 +267,8 @@ Core ML program of its own types, or -c says otherwise.`,
 			return nil
 		},
 	}
-	t.register(c, compile.Stored.Name)
+	t.registerModel(c, compile.Stored.Name)
 	c.Flags().StringVar(&targetOS, "target", "", "deployment target of a package: iOS16, iOS17 or iOS18 (default: the oldest that can express it)")
-	for _, name := range []string{"device", "units", "policy", "pin", "forbid", "set", "max-segments", "objective", "max-resident", "overlap"} {
-		_ = c.Flags().MarkHidden(name)
-	}
 	return c
 }
 

@@ -31,10 +31,11 @@ type target struct {
 	overlap                 bool
 }
 
+// register adds the flags of commands that place a model.
 func (t *target) register(c *cobra.Command, scheme string) {
+	t.registerModel(c, scheme)
+	t.registerDevice(c)
 	f := c.Flags()
-	f.StringSliceVarP(&t.devices, "device", "d", []string{runtime.DefaultDevice}, "device or chip; may repeat or be a list (triune devices lists them)")
-	f.StringSliceVarP(&t.schemes, "scheme", "c", []string{scheme}, "compression scheme (fp32, fp16, w8, w8-tensor, w8a8, w4, w4b32, p4, s50, ...; joined by +; stored takes the file as it is), or a YAML file; may repeat")
 	f.StringSliceVarP(&t.units, "units", "u", []string{"all"}, "compute units: all, cpu_only, cpu_and_gpu, cpu_and_ne; may repeat")
 	f.StringVar(&t.policy, "policy", "optimal", "placement: optimal, energy, edp, throughput, coreml, greedy")
 	f.StringArrayVar(&t.pins, "pin", nil, "layers that must run on a unit, PATTERN=UNIT (layer3.*=cpu)")
@@ -43,9 +44,21 @@ func (t *target) register(c *cobra.Command, scheme string) {
 	f.StringVar(&t.objective, "objective", "", "what to minimise: latency, energy, edp, throughput, or weights of a ms and a mJ (latency=1,energy=0.25)")
 	f.StringArrayVar(&t.maxResident, "max-resident", nil, "most weight bytes resident on a unit, UNIT=SIZE (ne=64MB)")
 	f.BoolVar(&t.overlap, "overlap", false, "let independent branches run on different units at once")
-	f.StringArrayVar(&t.set, "set", nil, "change a figure of the device, PATH=VALUE (ne.stream_gbs=x1.5)")
+}
+
+// registerModel adds the flags that say what the model is.
+func (t *target) registerModel(c *cobra.Command, scheme string) {
+	f := c.Flags()
+	f.StringSliceVarP(&t.schemes, "scheme", "c", []string{scheme}, "compression scheme (fp32, fp16, w8, w8-tensor, w8a8, w4, w4b32, p4, s50, ...; joined by +; stored takes the file as it is), or a YAML file; may repeat")
 	f.StringArrayVar(&t.shapes, "shape", nil, "fix the shape of an input, NAME=1x3x224x224")
 	f.StringVar(&t.function, "function", "", "function of a Core ML package that has several")
+}
+
+// registerDevice adds the flags that say what the device is.
+func (t *target) registerDevice(c *cobra.Command) {
+	f := c.Flags()
+	f.StringSliceVarP(&t.devices, "device", "d", []string{runtime.DefaultDevice}, "device or chip, or a pattern of them ('iphone-1[45]*'); may repeat or be a list (triune devices lists them)")
+	f.StringArrayVar(&t.set, "set", nil, "change a figure of the device, PATH=VALUE (ne.stream_gbs=x1.5)")
 }
 
 func (t *target) load(name string) (compile.LoadOptions, error) {
@@ -179,17 +192,23 @@ func parseScheme(s string) (quant.Scheme, error) {
 
 func (t *target) parseDevices() ([]*device.Device, error) {
 	var out []*device.Device
-	for _, name := range t.devices {
-		d, err := device.Load(name)
+	for _, pattern := range t.devices {
+		names, err := device.Match(pattern)
 		if err != nil {
 			return nil, usageError{err}
 		}
-		if len(t.set) > 0 {
-			if d, err = d.Override(t.set...); err != nil {
+		for _, name := range names {
+			d, err := device.Load(name)
+			if err != nil {
 				return nil, usageError{err}
 			}
+			if len(t.set) > 0 {
+				if d, err = d.Override(t.set...); err != nil {
+					return nil, usageError{err}
+				}
+			}
+			out = append(out, d)
 		}
-		out = append(out, d)
 	}
 	return out, nil
 }

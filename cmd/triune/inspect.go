@@ -86,6 +86,9 @@ func (a *app) inspectCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if len(schemes) != 1 || len(devices) != 1 {
+				return usagef("inspect takes one scheme and one device")
+			}
 			g, err := compile.Load(args[0], lo)
 			if err != nil {
 				return err
@@ -106,7 +109,8 @@ func (a *app) inspectCommand() *cobra.Command {
 			return nil
 		},
 	}
-	t.register(c, "stored")
+	t.registerModel(c, compile.Stored.Name)
+	t.registerDevice(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
 	return c
 }

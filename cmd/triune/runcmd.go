@@ -64,6 +64,9 @@ whole or not at all.`,
 				return err
 			}
 			defer closeAll(sessions)
+			if len(sessions) != 1 { // a pattern of devices
+				return usagef("run takes one device, and %s matches %d", t.devices[0], len(sessions))
+			}
 			s := sessions[0]
 			start := time.Now()
 			res, err := s.Run(cmd.Context(), values)
