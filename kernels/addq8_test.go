@@ -2,6 +2,7 @@ package kernels
 
 import (
 	"math"
+	"math/big"
 	"math/rand/v2"
 	"testing"
 )
@@ -63,6 +64,59 @@ func TestAddQ8(t *testing.T) {
 	})
 }
 
+// Every level writes the bytes of the formula, and these are within the rounding
+// of the exact sum: another byte only next to half a step.
+func TestSumQ8(t *testing.T) {
+	eachLevel(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(7, 9))
+		ctx := NewCtx(nil)
+		params := func(scale float64) QParams {
+			q := QParams{Scale: float32(scale), Signed: r.IntN(2) == 0}
+			lo, hi := q.Range()
+			q.Zero = lo + r.Int32N(hi-lo+1)
+			return q
+		}
+		for i := range 400 {
+			to := params(math.Exp(r.NormFloat64()))
+			spread := []float64{0.5, 2, 8}[i%3] // the last leaves the range of the ratios
+			qa, qb := params(float64(to.Scale)*math.Exp(r.NormFloat64()*spread)), params(float64(to.Scale)*math.Exp(r.NormFloat64()*spread))
+			n := []int{1, 15, 16, 17, 63, 64, 65, 79, 300, flatGrain + 33}[i%10]
+			a, b, got := make([]uint8, n), make([]uint8, n), make([]uint8, n+1)
+			for j := range a {
+				a[j], b[j] = uint8(r.Uint32()), uint8(r.Uint32())
+			}
+			got[n] = 77
+			SumQ8(ctx, got[:n], to, a, qa, b, qb)
+			if got[n] != 77 {
+				t.Fatal("wrote beyond the destination")
+			}
+			p, q := qa.Scale/to.Scale, qb.Scale/to.Scale
+			inside := p >= 1.0/1024 && p < 256 && q >= 1.0/1024 && q < 256
+			for j := range a {
+				fused := func(x uint8, ratio, c float32) float32 { // one rounding
+					s := new(big.Float).SetPrec(300).SetFloat64(float64(x))
+					s.Mul(s, big.NewFloat(float64(ratio))).Add(s, big.NewFloat(float64(c)))
+					f, _ := s.Float32()
+					return f
+				}
+				exact := (float64(plainValue(a[j], qa))+float64(plainValue(b[j], qb)))/float64(to.Scale) + float64(to.zeroU8())
+				code := func(x float64) uint8 { return uint8(math.RoundToEven(min(max(x, 0), 255))) ^ to.flip() }
+				if inside {
+					c := float32(to.zeroU8()) - float32(float32(p*float32(qa.zeroU8()))+float32(q*float32(qb.zeroU8())))
+					want := code(float64(fused(a[j]^qa.flip(), p, fused(b[j]^qb.flip(), q, c))))
+					if got[j] != want {
+						t.Fatalf("%+v + %+v -> %+v: byte %d of %d + %d is %d, want %d", qa, qb, to, j, a[j], b[j], got[j], want)
+					}
+				}
+				slack := 1e-6 * (256 + 255*float64(p) + 255*float64(q))
+				if d := got[j] ^ to.flip(); d < code(exact-slack)^to.flip() || d > code(exact+slack)^to.flip() {
+					t.Fatalf("%+v + %+v -> %+v: byte %d is %d for the exact %v", qa, qb, to, j, d, exact)
+				}
+			}
+		}
+	})
+}
+
 func plainValue(b uint8, q QParams) float32 {
 	v := int32(b)
 	if q.Signed {
@@ -81,6 +135,12 @@ func BenchmarkAddQ8(b *testing.B) {
 		b.SetBytes(n)
 		for b.Loop() {
 			AddQ8(ctx, d, q, x, q, y, q, Relu(), RoundF16)
+		}
+	})
+	b.Run("sum", func(b *testing.B) {
+		b.SetBytes(n)
+		for b.Loop() {
+			SumQ8(ctx, d, q, x, q, y, q)
 		}
 	})
 	b.Run("separate", func(b *testing.B) {

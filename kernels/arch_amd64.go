@@ -18,6 +18,7 @@ var avx512vnniLevel = level{
 	maxF32: byStride(maxF32AVX512s1, maxF32AVX512s2),
 	max8:   max8AVX512,
 	addQ8:  [...]func(*addArgs){addQ8AVX512, addQ8F16AVX512},
+	sumQ8:  sumQ8AVX512,
 
 	peakF32: peakF32AVX512, peakF32Ops: 24 * 16 * 2,
 	peakI8: peakI8VNNI512, peakI8Ops: 24 * 64 * 2,
@@ -36,6 +37,7 @@ var avx512Level = level{
 	maxF32: byStride(maxF32AVX512s1, maxF32AVX512s2),
 	max8:   max8AVX512,
 	addQ8:  [...]func(*addArgs){addQ8AVX512, addQ8F16AVX512},
+	sumQ8:  sumQ8AVX512,
 
 	peakF32: peakF32AVX512, peakF32Ops: 24 * 16 * 2,
 	peakI8: peakI8AVX2, peakI8Ops: 5 * 16 * 2,
@@ -52,6 +54,7 @@ var avxvnniLevel = level{
 	maxF32: byStride(maxF32AVX2s1, maxF32AVX2s2),
 	max8:   max8AVX2,
 	addQ8:  [...]func(*addArgs){addQ8AVX2, addQ8F16AVX2},
+	sumQ8:  sumQ8AVX2,
 
 	peakF32: peakF32AVX2, peakF32Ops: 12 * 8 * 2,
 	peakI8: peakI8AVXVNNI, peakI8Ops: 12 * 32 * 2,
@@ -68,6 +71,7 @@ var avx2Level = level{
 	maxF32: byStride(maxF32AVX2s1, maxF32AVX2s2),
 	max8:   max8AVX2,
 	addQ8:  [...]func(*addArgs){addQ8AVX2, addQ8F16AVX2},
+	sumQ8:  sumQ8AVX2,
 
 	peakF32: peakF32AVX2, peakF32Ops: 12 * 8 * 2,
 	peakI8: peakI8AVX2, peakI8Ops: 5 * 16 * 2,

@@ -19,6 +19,7 @@ var neonDotLevel = level{
 	maxF32: func(t *tileArgs, _ int) { maxF32NEON(t) },
 	max8:   max8NEON,
 	addQ8:  [...]func(*addArgs){addQ8NEON, addQ8F16NEON},
+	sumQ8:  sumQ8NEON,
 
 	peakF32: peakF32NEON, peakF32Ops: 24 * 4 * 2,
 	peakI8: peakI8SDOT, peakI8Ops: 24 * 16 * 2,
@@ -35,6 +36,7 @@ var neonLevel = level{
 	maxF32: func(t *tileArgs, _ int) { maxF32NEON(t) },
 	max8:   max8NEON,
 	addQ8:  [...]func(*addArgs){addQ8NEON, addQ8F16NEON},
+	sumQ8:  sumQ8NEON,
 
 	peakF32: peakF32NEON, peakF32Ops: 24 * 4 * 2,
 	peakI8: peakI8NEON, peakI8Ops: 12 * 8 * 2,

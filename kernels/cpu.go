@@ -17,6 +17,8 @@ type level struct {
 	max8   func(t *tileArgsI8, strideW int, signed bool)
 	// Addition of bytes, by Round; nil where it goes through floats.
 	addQ8 [RoundF16 + 1]func(*addArgs)
+	// Addition of bytes in steps of the sum.
+	sumQ8 func(*sumArgs)
 	// Register-only loops and the operations of one iteration.
 	peakF32, peakI8       func(n int64)
 	peakF32Ops, peakI8Ops float64

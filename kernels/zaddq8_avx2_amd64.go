@@ -3,6 +3,9 @@
 package kernels
 
 //go:noescape
+func sumQ8AVX2(t *sumArgs)
+
+//go:noescape
 func addQ8AVX2(t *addArgs)
 
 //go:noescape

@@ -2,6 +2,67 @@
 
 #include "textflag.h"
 
+// func sumQ8AVX2(t *sumArgs)
+// Requires: AVX, AVX2, FMA3
+TEXT ·sumQ8AVX2(SB), NOSPLIT, $0-8
+	MOVQ         t+0(FP), R15
+	MOVQ         (R15), DI
+	MOVQ         8(R15), SI
+	MOVQ         16(R15), DX
+	MOVQ         24(R15), CX
+	SHRQ         $0x04, CX
+	VPBROADCASTD 32(R15), Y6
+	VPBROADCASTD 36(R15), Y7
+	VPBROADCASTD 40(R15), Y8
+	VPBROADCASTD 44(R15), Y9
+	VPBROADCASTD 48(R15), Y10
+	VPBROADCASTD 52(R15), Y11
+	VPXOR        Y12, Y12, Y12
+	MOVL         $0x000000ff, AX
+	VMOVD        AX, X13
+	VPBROADCASTD X13, Y13
+	VCVTDQ2PS    Y13, Y13
+
+loop:
+	VPMOVZXBD    (SI), Y0
+	VPMOVZXBD    8(SI), Y1
+	VPMOVZXBD    (DX), Y2
+	VPMOVZXBD    8(DX), Y3
+	VPXOR        Y9, Y0, Y0
+	VPXOR        Y9, Y1, Y1
+	VPXOR        Y10, Y2, Y2
+	VPXOR        Y10, Y3, Y3
+	VCVTDQ2PS    Y0, Y0
+	VCVTDQ2PS    Y1, Y1
+	VCVTDQ2PS    Y2, Y2
+	VCVTDQ2PS    Y3, Y3
+	VFMADD213PS  Y8, Y7, Y2
+	VFMADD213PS  Y8, Y7, Y3
+	VFMADD231PS  Y6, Y0, Y2
+	VFMADD231PS  Y6, Y1, Y3
+	VMAXPS       Y12, Y2, Y2
+	VMAXPS       Y12, Y3, Y3
+	VMINPS       Y13, Y2, Y2
+	VMINPS       Y13, Y3, Y3
+	VCVTPS2DQ    Y2, Y2
+	VCVTPS2DQ    Y3, Y3
+	VPXOR        Y11, Y2, Y2
+	VPXOR        Y11, Y3, Y3
+	VPACKSSDW    Y3, Y2, Y2
+	VPERMQ       $0xd8, Y2, Y2
+	VPSLLW       $0x08, Y2, Y2
+	VPSRLW       $0x08, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X4
+	VPACKUSWB    X4, X2, X2
+	VMOVDQU      X2, (DI)
+	ADDQ         $0x10, SI
+	ADDQ         $0x10, DX
+	ADDQ         $0x10, DI
+	DECQ         CX
+	JNZ          loop
+	VZEROUPPER
+	RET
+
 // func addQ8AVX2(t *addArgs)
 // Requires: AVX, AVX2, FMA3
 TEXT ·addQ8AVX2(SB), NOSPLIT, $0-8

@@ -3,6 +3,9 @@
 package kernels
 
 //go:noescape
+func sumQ8AVX512(t *sumArgs)
+
+//go:noescape
 func addQ8AVX512(t *addArgs)
 
 //go:noescape

@@ -57,6 +57,9 @@ func maxU8NEON(t *tileArgsI8)
 func maxS8NEON(t *tileArgsI8)
 
 //go:noescape
+func sumQ8NEON(t *sumArgs)
+
+//go:noescape
 func addQ8NEON(t *addArgs)
 
 //go:noescape

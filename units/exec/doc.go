@@ -27,7 +27,8 @@
 // int8 x int8 with exact int32 sums, the bias an int32 in units of the products
 // beside them, that are scaled in float32 and requantized
 // from the unrounded value; so do element-wise operators, activations, pooling
-// and moves from codes to codes. On the other units, and for every other
+// and moves from codes to codes. A sum of codes is taken in steps of the result
+// ([kernels.SumQ8]). On the other units, and for every other
 // operator, codes are dequantized, computed as floats, rounded as the unit
 // rounds and quantized again.
 //

@@ -166,6 +166,14 @@ func (b *builder) flatBinary(op kernels.BinaryOp, dst *ten, x, y source, act ker
 			ins = append(ins, o.t)
 		}
 	}
+	if op == kernels.Add && dst.codes && x.codes && y.codes && b.num.Int8 && !x.half && !y.half && round == kernels.RoundNone && act.Kind == kernels.ActNone {
+		b.emit(func(s *state) error {
+			d := s.u8(dst)[:dst.len]
+			kernels.SumQ8(s.k, d, dst.q, s.u8(x.t)[:len(d)], x.q, s.u8(y.t)[:len(d)], y.q)
+			return nil
+		}, []*ten{dst}, ins)
+		return
+	}
 	if op == kernels.Add && dst.codes && x.codes && y.codes && x.half == y.half && x.half == (round == kernels.RoundF16) && round <= kernels.RoundF16 &&
 		(act.Kind == kernels.ActNone || act.Kind == kernels.ActClip) {
 		b.emit(func(s *state) error {

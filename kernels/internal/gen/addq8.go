@@ -26,7 +26,18 @@ const (
 	aqAdd    = 80
 )
 
+// Byte offsets of sumArgs; the first four fields are those of addArgs.
+const (
+	sqRatioA = 32
+	sqRatioB = 36
+	sqC      = 40
+	sqFlipA  = 44
+	sqFlipB  = 48
+	sqFlipD  = 52
+)
+
 func genAddQ8AVX512(a *asm) {
+	a.sumQ8512("sumQ8AVX512")
 	a.addQ8512("addQ8AVX512", false)
 	a.addQ8512("addQ8F16AVX512", true)
 }
@@ -110,7 +121,69 @@ func (a *asm) addQ8512(name string, half bool) {
 	a.RET()
 }
 
+// sumQ8512 adds bytes in steps of the sum, two vectors at a time.
+func (a *asm) sumQ8512(name string) {
+	a.begin(name, "sumArgs", rT)
+	dst, pa, pb, left := reg.RDI, reg.RSI, reg.RDX, reg.RCX
+	a.MOVQ(mem(rT, aqDst), dst)
+	a.MOVQ(mem(rT, aqA), pa)
+	a.MOVQ(mem(rT, aqB), pb)
+	a.MOVQ(mem(rT, aqN), left)
+	a.SHRQ(Imm(4), left)
+	z := zregs
+	k := map[int]reg.VecPhysical{}
+	for i, off := range []int{sqRatioA, sqRatioB, sqC, sqFlipA, sqFlipB, sqFlipD} {
+		k[off] = z[16+i]
+		a.VPBROADCASTD(mem(rT, off), z[16+i])
+	}
+	zero, top := z[22], z[23]
+	a.VPXORD(zero, zero, zero)
+	a.MOVL(U32(255), reg.EAX)
+	a.VPBROADCASTD(reg.EAX, top)
+	a.VCVTDQ2PS(top, top)
+	body := func(n int) {
+		each := func(f func(x, y, i int)) {
+			for i := 0; i < n; i++ {
+				f(2*i, 2*i+1, i)
+			}
+		}
+		each(func(x, _, i int) { a.VPMOVZXBD(mem(pa, 16*i), z[x]) })
+		each(func(_, y, i int) { a.VPMOVZXBD(mem(pb, 16*i), z[y]) })
+		each(func(x, _, _ int) { a.VPXORD(k[sqFlipA], z[x], z[x]) })
+		each(func(_, y, _ int) { a.VPXORD(k[sqFlipB], z[y], z[y]) })
+		each(func(x, _, _ int) { a.VCVTDQ2PS(z[x], z[x]) })
+		each(func(_, y, _ int) { a.VCVTDQ2PS(z[y], z[y]) })
+		each(func(_, y, _ int) { a.VFMADD213PS(k[sqC], k[sqRatioB], z[y]) })
+		each(func(x, y, _ int) { a.VFMADD231PS(k[sqRatioA], z[x], z[y]) })
+		each(func(_, y, _ int) { a.VMAXPS(zero, z[y], z[y]) })
+		each(func(_, y, _ int) { a.VMINPS(top, z[y], z[y]) })
+		each(func(_, y, _ int) { a.VCVTPS2DQ(z[y], z[y]) })
+		each(func(_, y, _ int) { a.VPXORD(k[sqFlipD], z[y], z[y]) })
+		each(func(_, y, i int) { a.VPMOVDB(z[y], mem(dst, 16*i)) })
+		for _, p := range []reg.GPPhysical{pa, pb, dst} {
+			a.ADDQ(imm(16*n), p)
+		}
+	}
+	a.SUBQ(Imm(4), left)
+	a.JLT(LabelRef("rest"))
+	a.Label("four")
+	body(4)
+	a.SUBQ(Imm(4), left)
+	a.JGE(LabelRef("four"))
+	a.Label("rest")
+	a.ADDQ(Imm(4), left)
+	a.JZ(LabelRef("end"))
+	a.Label("one")
+	body(1)
+	a.DECQ(left)
+	a.JNZ(LabelRef("one"))
+	a.Label("end")
+	a.VZEROUPPER()
+	a.RET()
+}
+
 func genAddQ8AVX2(a *asm) {
+	a.sumQ8256("sumQ8AVX2")
 	a.addQ8256("addQ8AVX2", false)
 	a.addQ8256("addQ8F16AVX2", true)
 }
@@ -164,13 +237,7 @@ func (a *asm) addQ8256(name string, half bool) {
 	a.VPBROADCASTD(mem(rT, aqAdd), y[4])
 	both(func(h int) { a.VCVTPS2DQ(y[2+h], y[2+h]) })
 	both(func(h int) { a.VPADDD(y[4], y[2+h], y[2+h]) })
-	// Both ranges fit a word; keep the low byte of each.
-	a.VPACKSSDW(y[3], y[2], y[2])
-	a.VPERMQ(Imm(0xd8), y[2], y[2])
-	a.VPSLLW(Imm(8), y[2], y[2])
-	a.VPSRLW(Imm(8), y[2], y[2])
-	a.VEXTRACTI128(Imm(1), y[2], reg.X4)
-	a.VPACKUSWB(reg.X4, reg.X2, reg.X2)
+	a.packPair()
 	a.VMOVDQU(reg.X2, mem(dst, 0))
 	for _, p := range []reg.GPPhysical{pa, pb, dst} {
 		a.ADDQ(Imm(16), p)
@@ -179,6 +246,112 @@ func (a *asm) addQ8256(name string, half bool) {
 	a.JNZ(LabelRef("loop"))
 	a.VZEROUPPER()
 	a.RET()
+}
+
+// sumQ8256 is sumQ8512 for 256-bit registers, 16 bytes a round in two of them.
+func (a *asm) sumQ8256(name string) {
+	a.begin(name, "sumArgs", rT)
+	dst, pa, pb, left := reg.RDI, reg.RSI, reg.RDX, reg.RCX
+	a.MOVQ(mem(rT, aqDst), dst)
+	a.MOVQ(mem(rT, aqA), pa)
+	a.MOVQ(mem(rT, aqB), pb)
+	a.MOVQ(mem(rT, aqN), left)
+	a.SHRQ(Imm(4), left)
+	y := yregs
+	k := map[int]reg.VecPhysical{}
+	for i, off := range []int{sqRatioA, sqRatioB, sqC, sqFlipA, sqFlipB, sqFlipD} {
+		k[off] = y[6+i]
+		a.VPBROADCASTD(mem(rT, off), y[6+i])
+	}
+	zero, top := y[12], y[13]
+	a.VPXOR(zero, zero, zero)
+	a.MOVL(U32(255), reg.EAX)
+	a.VMOVD(reg.EAX, xregs[13])
+	a.VPBROADCASTD(xregs[13], top)
+	a.VCVTDQ2PS(top, top)
+	both := func(f func(h int)) { f(0); f(1) }
+	a.Label("loop")
+	both(func(h int) { a.VPMOVZXBD(mem(pa, 8*h), y[h]) })
+	both(func(h int) { a.VPMOVZXBD(mem(pb, 8*h), y[2+h]) })
+	both(func(h int) { a.VPXOR(k[sqFlipA], y[h], y[h]) })
+	both(func(h int) { a.VPXOR(k[sqFlipB], y[2+h], y[2+h]) })
+	both(func(h int) { a.VCVTDQ2PS(y[h], y[h]) })
+	both(func(h int) { a.VCVTDQ2PS(y[2+h], y[2+h]) })
+	both(func(h int) { a.VFMADD213PS(k[sqC], k[sqRatioB], y[2+h]) })
+	both(func(h int) { a.VFMADD231PS(k[sqRatioA], y[h], y[2+h]) })
+	both(func(h int) { a.VMAXPS(zero, y[2+h], y[2+h]) })
+	both(func(h int) { a.VMINPS(top, y[2+h], y[2+h]) })
+	both(func(h int) { a.VCVTPS2DQ(y[2+h], y[2+h]) })
+	both(func(h int) { a.VPXOR(k[sqFlipD], y[2+h], y[2+h]) })
+	a.packPair()
+	a.VMOVDQU(reg.X2, mem(dst, 0))
+	for _, p := range []reg.GPPhysical{pa, pb, dst} {
+		a.ADDQ(Imm(16), p)
+	}
+	a.DECQ(left)
+	a.JNZ(LabelRef("loop"))
+	a.VZEROUPPER()
+	a.RET()
+}
+
+// packPair packs the low bytes of the 16 integers in registers 2 and 3, which
+// fit words, into the first 16 bytes of register 2.
+func (a *asm) packPair() {
+	y := yregs
+	a.VPACKSSDW(y[3], y[2], y[2])
+	a.VPERMQ(Imm(0xd8), y[2], y[2])
+	a.VPSLLW(Imm(8), y[2], y[2])
+	a.VPSRLW(Imm(8), y[2], y[2])
+	a.VEXTRACTI128(Imm(1), y[2], reg.X4)
+	a.VPACKUSWB(reg.X4, reg.X2, reg.X2)
+}
+
+// sumQ8 is the same for arm64.
+func (a *arm) sumQ8(name string) {
+	a.begin(name, "sumArgs")
+	a.f("MOVD %d(R0), R1", aqDst)
+	a.f("MOVD %d(R0), R3", aqA)
+	a.f("MOVD %d(R0), R4", aqB)
+	a.f("MOVD %d(R0), R5", aqN)
+	a.f("LSR $4, R5, R5")
+	for i, off := range []int{sqRatioA, sqRatioB, sqC} {
+		a.dup(off, 16+i)
+	}
+	for i, off := range []int{sqFlipA, sqFlipB, sqFlipD} {
+		a.f("MOVWU %d(R0), R2", off)
+		a.f("VDUP R2, V%d.B16", 26+i)
+	}
+	a.zero(20)
+	a.konst(255, 21)
+	a.label("loop")
+	for i := 0; i < 2; i++ {
+		v := 4 * i
+		a.f("VLD1.P 16(R%d), [V8.B16]", 3+i)
+		a.eor(26+i, 8, 8)
+		a.uxtl8(8, 9)
+		a.uxtl8hi(8, 10)
+		a.uxtl16(9, v)
+		a.uxtl16hi(9, v+1)
+		a.uxtl16(10, v+2)
+		a.uxtl16hi(10, v+3)
+		q4(func(q int) { a.scvtf(v+q, v+q) })
+	}
+	q4(func(q int) {
+		a.mov(18, 22+q)
+		a.fmla(17, 4+q, 22+q)
+	})
+	q4(func(q int) {
+		a.fmla(16, q, 22+q)
+		a.fmax(20, 22+q, 22+q)
+		a.fmin(21, 22+q, q)
+		a.fcvtns(q, q)
+	})
+	a.narrow()
+	a.eor(28, 6, 6)
+	a.f("VST1.P [V6.B16], 16(R1)")
+	a.f("SUBS $1, R5, R5")
+	a.f("BNE loop")
+	a.f("RET")
 }
 
 // addQ8 is the same for arm64, which divides.

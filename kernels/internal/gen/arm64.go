@@ -545,6 +545,7 @@ func genARM64(dir string) error {
 	a.maxF32()
 	a.max8("maxU8NEON", a.umax8)
 	a.max8("maxS8NEON", a.smax8)
+	a.sumQ8("sumQ8NEON")
 	a.addQ8("addQ8NEON", false)
 	a.addQ8("addQ8F16NEON", true)
 	ops := append(a.vectors(), a.mathOps()...)
