@@ -32,6 +32,9 @@ func (b *builder) node(p *nodeProto) error {
 	wrap := func(err error) error {
 		return fmt.Errorf("node %q (%s): %w", p.label(), p.fullOp(), err)
 	}
+	if len(p.outputs) == 0 {
+		return wrap(fmt.Errorf("it has no output (want one or more)"))
+	}
 	n := &node{nodeProto: p, opset: b.opsets[p.domain], in: make([]*model.Value, 0, len(p.inputs))}
 	for _, name := range p.inputs {
 		var v *model.Value
