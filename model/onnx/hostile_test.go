@@ -448,3 +448,41 @@ func asData(in map[string]*model.Tensor) map[string]ops.Datum {
 	}
 	return out
 }
+
+// Every operator with a rule of its own, of any opset, with inputs or outputs missing in any way, is
+// read or refused in one line.
+func TestMissingArguments(t *testing.T) {
+	ins := [][]string{nil, {"x"}, {"", "x"}, {"x", "", "x"}, {"", "", "x"}, {"", "x", "x"}, {"x", "x", "", "x"}, {"", "x", "x", "x", "x", "x", "x", "x", "x"}}
+	outs := [][]string{nil, {"y"}, {""}, {"", "y"}, {"y", "", "z"}}
+	n := 0
+	for op := range rules {
+		domain, name := "", op
+		if i := strings.LastIndex(op, "."); i >= 0 {
+			domain, name = op[:i], op[i+1:]
+		}
+		for opset := int64(MinOpset); opset <= MaxOpset; opset += 3 {
+			for _, in := range ins {
+				for _, out := range outs {
+					for _, attr := range [][]byte{nil, RawAttr("num_groups", 1), RawAttr("value", 2.0)} {
+						node := rawNode(name, in, out, attr)
+						if domain != "" {
+							node = appendString(node, 7, domain)
+						}
+						g := appendMessage(nil, 1, node)
+						g = appendMessage(g, 11, rawInput("x", 1, 4, 2, 2))
+						g = appendMessage(g, 12, rawInput("y"))
+						m := appendMessage(rawModel(g, opset), 8, appendInt(appendString(nil, 1, "com.microsoft"), 2, 1))
+						if _, err := Read(m, "", Options{}); err != nil && strings.Contains(err.Error(), "\n") {
+							t.Errorf("%s of opset %d, %q to %q: %q", op, opset, in, out, err)
+						}
+						n++
+					}
+				}
+			}
+		}
+	}
+	if n < 10_000 {
+		t.Errorf("only %d nodes", n)
+	}
+	t.Logf("%d nodes", n)
+}

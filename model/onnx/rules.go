@@ -177,7 +177,7 @@ func slice(b *builder, n *node) error {
 }
 
 func pad(b *builder, n *node) error {
-	if n.opset < 11 && len(n.in) > 0 {
+	if n.opset < 11 && n.input(0) != nil {
 		pads := n.attrs.Ints("pads", nil)
 		in := []*model.Value{n.in[0], b.intsConst(n, "pads", pads)}
 		if v := n.attrs.Float("value", 0); v != 0 {
@@ -235,7 +235,7 @@ func resize(b *builder, n *node) error {
 // softmax: before opset 13 the input is flattened to two dimensions at axis
 // (1 by default) and the second one is normalised.
 func softmax(b *builder, n *node) error {
-	if n.opset >= 13 || len(n.in) == 0 {
+	if n.opset >= 13 || n.input(0) == nil {
 		return direct(b, n)
 	}
 	x := n.in[0]
@@ -316,7 +316,7 @@ func roiAlign(b *builder, n *node) error {
 // for the channels of each.
 func groupNorm(b *builder, n *node) error {
 	groups := n.attrs.Int("num_groups", 0)
-	if n.opset >= 21 || len(n.in) < 3 || groups < 1 {
+	if n.opset >= 21 || len(n.in) < 3 || n.in[0] == nil || n.in[1] == nil || groups < 1 {
 		return direct(b, n)
 	}
 	x := n.in[0]
