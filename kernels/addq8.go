@@ -17,6 +17,8 @@ type addArgs struct {
 	qScale, qInv   float32
 	qLo, qHi       float32 // least and greatest value in steps of the output
 	qAdd           int32   // zero point of the output bytes as stored
+	base           float32 // of SumQ8: the sum where both codes are 0
+	dFlip          int32   // of SumQ8: 0x80 where the output bytes are signed
 	_              int32
 }
 
@@ -28,13 +30,11 @@ type addArgs struct {
 // other step rounds to float32, so that the bytes are those of the separate
 // functions. act is a clamp or nothing. dst may be a or b.
 func AddQ8(ctx *Ctx, dst []uint8, to QParams, a []uint8, qa QParams, b []uint8, qb QParams, act Activation, round Round) {
-	need("AddQ8 a", len(a), len(dst))
-	need("AddQ8 b", len(b), len(dst))
 	lo, hi, ok := act.clip()
 	if !ok || round > RoundF16 {
 		panic("kernels: AddQ8 takes a clamp and RoundNone or RoundF16")
 	}
-	ctx.add = addTask{dst: dst, a: a, b: b, qa: qa, qb: qb, to: to, act: act, round: round}
+	t := addTask{dst: dst, a: a, b: b, qa: qa, qb: qb, to: to, act: act, round: round, plain: (*addTask).separate}
 	// The vector kernel divides without bounding the quotient first, so sums must
 	// be finite, also as fp16.
 	bound, limit := 255*(math.Abs(float64(qa.Scale))+math.Abs(float64(qb.Scale))), 1e30
@@ -43,21 +43,13 @@ func AddQ8(ctx *Ctx, dst []uint8, to QParams, a []uint8, qa QParams, b []uint8, 
 	}
 	if bound < limit && lo <= float32(bound) && hi >= -float32(bound) && to.Scale >= minScale && to.Scale <= maxScale && bound/float64(to.Scale) < 1e30 {
 		z := to.zeroU8()
-		ctx.add.args = addArgs{
+		t.vector = cur.addQ8[round]
+		t.args = addArgs{
 			aScale: qa.Scale, bScale: qb.Scale, aZero: qa.zeroU8(), bZero: qb.zeroU8(), aFlip: int32(qa.flip()), bFlip: int32(qb.flip()),
 			lo: lo, hi: hi, qScale: to.Scale, qInv: 1 / to.Scale, qLo: float32(-z), qHi: float32(255 - z), qAdd: to.Zero,
 		}
 	}
-	ctx.pool.Run(ceilDiv(len(dst), flatGrain), &ctx.add)
-	ctx.add = addTask{}
-}
-
-// sumArgs are the arguments of the kernels of SumQ8, read by offset like addArgs.
-type sumArgs struct {
-	dst, a, b           unsafe.Pointer
-	n                   int64   // elements, a positive multiple of 16
-	aRatio, bRatio, c   float32 // steps of the sum in one code, and at codes of zero
-	aFlip, bFlip, dFlip int32   // 0x80 where the bytes are signed
+	t.start(ctx)
 }
 
 // SumQ8 adds two tensors of 8-bit codes in steps of the sum, as integer hardware
@@ -69,7 +61,7 @@ type sumArgs struct {
 // in float32, rounding half to even. It is the arithmetic of ONNX Runtime's
 // QLinearAdd. Sums whose exact value is within some 1e-6 of half a step may round
 // to the other side of it than those of [AddQ8]. Where p or q is below 2^-10 or
-// above 2^8 it is AddQ8 without an activation and rounding. dst may be a or b.
+// from 2^8 up it is AddQ8 without activation and rounding. dst may be a or b.
 func SumQ8(ctx *Ctx, dst []uint8, to QParams, a []uint8, qa QParams, b []uint8, qb QParams) {
 	p, q := qa.Scale/to.Scale, qb.Scale/to.Scale
 	const least, most = 1.0 / 1024, 256 // fma is exact in float64, then rounded
@@ -77,30 +69,45 @@ func SumQ8(ctx *Ctx, dst []uint8, to QParams, a []uint8, qa QParams, b []uint8, 
 		AddQ8(ctx, dst, to, a, qa, b, qb, Activation{}, RoundNone)
 		return
 	}
-	need("SumQ8 a", len(a), len(dst))
-	need("SumQ8 b", len(b), len(dst))
-	ctx.add = addTask{dst: dst, a: a, b: b, sum: sumArgs{
-		aRatio: p, bRatio: q,
-		c:     float32(to.zeroU8()) - float32(float32(p*float32(qa.zeroU8()))+float32(q*float32(qb.zeroU8()))),
+	t := addTask{dst: dst, a: a, b: b, plain: (*addTask).sum, vector: cur.sumQ8, args: addArgs{
+		aScale: p, bScale: q,
+		base:  float32(to.zeroU8()) - float32(float32(p*float32(qa.zeroU8()))+float32(q*float32(qb.zeroU8()))),
 		aFlip: int32(qa.flip()), bFlip: int32(qb.flip()), dFlip: int32(to.flip()),
 	}}
-	ctx.pool.Run(ceilDiv(len(dst), flatGrain), &ctx.add)
+	t.start(ctx)
+}
+
+// addTask is a byte addition, cut into pieces of flatGrain.
+type addTask struct {
+	dst, a, b  []uint8
+	qa, qb, to QParams // of AddQ8, like the next line
+	act        Activation
+	round      Round
+	args       addArgs
+	vector     func(*addArgs) // nil: plain
+	plain      func(t *addTask, dst, a, b []uint8)
+}
+
+// start runs the task in the context's own, so that it is not allocated.
+func (t addTask) start(ctx *Ctx) {
+	need("byte addition: a", len(t.a), len(t.dst))
+	need("byte addition: b", len(t.b), len(t.dst))
+	ctx.add = t
+	ctx.pool.Run(ceilDiv(len(t.dst), flatGrain), &ctx.add)
 	ctx.add = addTask{}
 }
 
-// runSum is a piece of SumQ8.
-func runSum(u sumArgs, dst, a, b []uint8) {
-	if cur.sumQ8 == nil {
-		for i := range dst {
-			x := float32(math.FMA(float64(b[i]^uint8(u.bFlip)), float64(u.bRatio), float64(u.c)))
-			x = float32(math.FMA(float64(a[i]^uint8(u.aFlip)), float64(u.aRatio), float64(x)))
-			dst[i] = uint8(math.RoundToEven(float64(min(max(x, 0), 255)))) ^ uint8(u.dFlip)
-		}
+func (t *addTask) RunPiece(i, _ int) {
+	lo, hi := i*flatGrain, min((i+1)*flatGrain, len(t.dst))
+	dst, a, b := t.dst[lo:hi], t.a[lo:hi], t.b[lo:hi]
+	if t.vector == nil {
+		t.plain(t, dst, a, b)
 		return
 	}
+	u := t.args
 	if n := len(dst) &^ (Block - 1); n > 0 {
 		u.dst, u.a, u.b, u.n = unsafe.Pointer(&dst[0]), unsafe.Pointer(&a[0]), unsafe.Pointer(&b[0]), int64(n)
-		cur.sumQ8(&u)
+		t.vector(&u)
 		dst, a, b = dst[n:], a[n:], b[n:]
 	}
 	if len(dst) > 0 {
@@ -108,46 +115,19 @@ func runSum(u sumArgs, dst, a, b []uint8) {
 		copy(x[:], a)
 		copy(y[:], b)
 		u.dst, u.a, u.b, u.n = unsafe.Pointer(&d), unsafe.Pointer(&x), unsafe.Pointer(&y), Block
-		cur.sumQ8(&u)
+		t.vector(&u)
 		copy(dst, d[:])
 	}
 }
 
-// addTask is a byte addition, cut into pieces of flatGrain.
-type addTask struct {
-	dst, a, b  []uint8
-	qa, qb, to QParams
-	act        Activation
-	round      Round
-	args       addArgs // qInv is 0 where the vector kernel must not be used
-	sum        sumArgs // aRatio is 0 unless it is a SumQ8
-}
-
-func (t *addTask) RunPiece(i, _ int) {
-	lo, hi := i*flatGrain, min((i+1)*flatGrain, len(t.dst))
-	dst, a, b := t.dst[lo:hi], t.a[lo:hi], t.b[lo:hi]
-	if t.sum.aRatio != 0 {
-		runSum(t.sum, dst, a, b)
-		return
+// sum is the formula of SumQ8.
+func (t *addTask) sum(dst, a, b []uint8) {
+	u := &t.args
+	for i := range dst {
+		x := float32(math.FMA(float64(b[i]^uint8(u.bFlip)), float64(u.bScale), float64(u.base)))
+		x = float32(math.FMA(float64(a[i]^uint8(u.aFlip)), float64(u.aScale), float64(x)))
+		dst[i] = uint8(math.RoundToEven(float64(min(max(x, 0), 255)))) ^ uint8(u.dFlip)
 	}
-	if run := cur.addQ8[t.round]; run != nil && t.args.qInv != 0 {
-		u := t.args
-		if n := len(dst) &^ 15; n > 0 {
-			u.dst, u.a, u.b, u.n = unsafe.Pointer(&dst[0]), unsafe.Pointer(&a[0]), unsafe.Pointer(&b[0]), int64(n)
-			run(&u)
-			dst, a, b = dst[n:], a[n:], b[n:]
-		}
-		if len(dst) > 0 {
-			var d, x, y [Block]uint8
-			copy(x[:], a)
-			copy(y[:], b)
-			u.dst, u.a, u.b, u.n = unsafe.Pointer(&d), unsafe.Pointer(&x), unsafe.Pointer(&y), Block
-			run(&u)
-			copy(dst, d[:])
-		}
-		return
-	}
-	t.separate(dst, a, b)
 }
 
 // separate calls the separate functions, a few elements at a time.

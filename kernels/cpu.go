@@ -18,7 +18,7 @@ type level struct {
 	// Addition of bytes, by Round; nil where it goes through floats.
 	addQ8 [RoundF16 + 1]func(*addArgs)
 	// Addition of bytes in steps of the sum.
-	sumQ8 func(*sumArgs)
+	sumQ8 func(*addArgs)
 	// Register-only loops and the operations of one iteration.
 	peakF32, peakI8       func(n int64)
 	peakF32Ops, peakI8Ops float64

@@ -3,7 +3,7 @@
 package kernels
 
 //go:noescape
-func sumQ8AVX2(t *sumArgs)
+func sumQ8AVX2(t *addArgs)
 
 //go:noescape
 func addQ8AVX2(t *addArgs)

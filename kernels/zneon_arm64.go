@@ -57,7 +57,7 @@ func maxU8NEON(t *tileArgsI8)
 func maxS8NEON(t *tileArgsI8)
 
 //go:noescape
-func sumQ8NEON(t *sumArgs)
+func sumQ8NEON(t *addArgs)
 
 //go:noescape
 func addQ8NEON(t *addArgs)

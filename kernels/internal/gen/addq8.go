@@ -24,17 +24,27 @@ const (
 	aqQLo    = 72
 	aqQHi    = 76
 	aqAdd    = 80
+	aqBase   = 84
+	aqFlipD  = 88
 )
 
-// Byte offsets of sumArgs; the first four fields are those of addArgs.
-const (
-	sqRatioA = 32
-	sqRatioB = 36
-	sqC      = 40
-	sqFlipA  = 44
-	sqFlipB  = 48
-	sqFlipD  = 52
-)
+// Registers of the byte additions; RCX counts vectors of 16 bytes.
+var addDst, addA, addB = reg.RDI, reg.RSI, reg.RDX
+
+func (a *asm) beginAdd(name string) {
+	a.begin(name, "addArgs", rT)
+	a.MOVQ(mem(rT, aqDst), addDst)
+	a.MOVQ(mem(rT, aqA), addA)
+	a.MOVQ(mem(rT, aqB), addB)
+	a.MOVQ(mem(rT, aqN), reg.RCX)
+	a.SHRQ(Imm(4), reg.RCX)
+}
+
+func (a *asm) nextBytes(n int) {
+	for _, p := range []reg.GPPhysical{addA, addB, addDst} {
+		a.ADDQ(imm(n), p)
+	}
+}
 
 func genAddQ8AVX512(a *asm) {
 	a.sumQ8512("sumQ8AVX512")
@@ -46,13 +56,7 @@ func genAddQ8AVX512(a *asm) {
 // rounded correctly by Markstein's two steps from the reciprocal, as in the
 // int8 tiles; its clamp comes last, because nothing here is infinite.
 func (a *asm) addQ8512(name string, half bool) {
-	a.begin(name, "addArgs", rT)
-	dst, pa, pb, left := reg.RDI, reg.RSI, reg.RDX, reg.RCX
-	a.MOVQ(mem(rT, aqDst), dst)
-	a.MOVQ(mem(rT, aqA), pa)
-	a.MOVQ(mem(rT, aqB), pb)
-	a.MOVQ(mem(rT, aqN), left)
-	a.SHRQ(Imm(4), left)
+	a.beginAdd(name)
 	z := zregs
 	k := map[int]reg.VecPhysical{}
 	for i, off := range []int{aqScaleA, aqScaleB, aqZeroA, aqZeroB, aqFlipA, aqFlipB, aqLo, aqHi, aqScale, aqInv, aqQLo, aqQHi, aqAdd} {
@@ -85,8 +89,8 @@ func (a *asm) addQ8512(name string, half bool) {
 			each(func(x, _ int) { a.VMULPS(k[scale], z[at(x)], z[at(x)]) })
 			each(func(x, _ int) { round(at(x)) })
 		}
-		operand(false, pa, aqFlipA, aqZeroA, aqScaleA)
-		operand(true, pb, aqFlipB, aqZeroB, aqScaleB)
+		operand(false, addA, aqFlipA, aqZeroA, aqScaleA)
+		operand(true, addB, aqFlipB, aqZeroB, aqScaleB)
 		each(func(x, y int) { a.VADDPS(z[y], z[x], z[x]) })
 		each(func(x, _ int) { a.VMAXPS(k[aqLo], z[x], z[x]) })
 		each(func(x, _ int) { a.VMINPS(k[aqHi], z[x], z[x]) })
@@ -98,41 +102,18 @@ func (a *asm) addQ8512(name string, half bool) {
 		each(func(_, y int) { a.VMINPS(k[aqQHi], z[y], z[y]) })
 		each(func(_, y int) { a.VCVTPS2DQ(z[y], z[y]) })
 		each(func(_, y int) { a.VPADDD(k[aqAdd], z[y], z[y]) })
-		each(func(x, y int) { a.VPMOVDB(z[y], mem(dst, 16*(x/3))) })
-		for _, p := range []reg.GPPhysical{pa, pb, dst} {
-			a.ADDQ(imm(16*n), p)
-		}
+		each(func(x, y int) { a.VPMOVDB(z[y], mem(addDst, 16*(x/3))) })
+		a.nextBytes(16 * n)
 	}
-	a.SUBQ(Imm(4), left)
-	a.JLT(LabelRef("rest"))
-	a.Label("four")
-	body(4)
-	a.SUBQ(Imm(4), left)
-	a.JGE(LabelRef("four"))
-	a.Label("rest")
-	a.ADDQ(Imm(4), left)
-	a.JZ(LabelRef("end"))
-	a.Label("one")
-	body(1)
-	a.DECQ(left)
-	a.JNZ(LabelRef("one"))
-	a.Label("end")
-	a.VZEROUPPER()
-	a.RET()
+	a.byFour(body)
 }
 
-// sumQ8512 adds bytes in steps of the sum, two vectors at a time.
+// sumQ8512 adds bytes in steps of the sum, four vectors at a time.
 func (a *asm) sumQ8512(name string) {
-	a.begin(name, "sumArgs", rT)
-	dst, pa, pb, left := reg.RDI, reg.RSI, reg.RDX, reg.RCX
-	a.MOVQ(mem(rT, aqDst), dst)
-	a.MOVQ(mem(rT, aqA), pa)
-	a.MOVQ(mem(rT, aqB), pb)
-	a.MOVQ(mem(rT, aqN), left)
-	a.SHRQ(Imm(4), left)
+	a.beginAdd(name)
 	z := zregs
 	k := map[int]reg.VecPhysical{}
-	for i, off := range []int{sqRatioA, sqRatioB, sqC, sqFlipA, sqFlipB, sqFlipD} {
+	for i, off := range []int{aqScaleA, aqScaleB, aqBase, aqFlipA, aqFlipB, aqFlipD} {
 		k[off] = z[16+i]
 		a.VPBROADCASTD(mem(rT, off), z[16+i])
 	}
@@ -147,39 +128,22 @@ func (a *asm) sumQ8512(name string) {
 				f(2*i, 2*i+1, i)
 			}
 		}
-		each(func(x, _, i int) { a.VPMOVZXBD(mem(pa, 16*i), z[x]) })
-		each(func(_, y, i int) { a.VPMOVZXBD(mem(pb, 16*i), z[y]) })
-		each(func(x, _, _ int) { a.VPXORD(k[sqFlipA], z[x], z[x]) })
-		each(func(_, y, _ int) { a.VPXORD(k[sqFlipB], z[y], z[y]) })
+		each(func(x, _, i int) { a.VPMOVZXBD(mem(addA, 16*i), z[x]) })
+		each(func(_, y, i int) { a.VPMOVZXBD(mem(addB, 16*i), z[y]) })
+		each(func(x, _, _ int) { a.VPXORD(k[aqFlipA], z[x], z[x]) })
+		each(func(_, y, _ int) { a.VPXORD(k[aqFlipB], z[y], z[y]) })
 		each(func(x, _, _ int) { a.VCVTDQ2PS(z[x], z[x]) })
 		each(func(_, y, _ int) { a.VCVTDQ2PS(z[y], z[y]) })
-		each(func(_, y, _ int) { a.VFMADD213PS(k[sqC], k[sqRatioB], z[y]) })
-		each(func(x, y, _ int) { a.VFMADD231PS(k[sqRatioA], z[x], z[y]) })
+		each(func(_, y, _ int) { a.VFMADD213PS(k[aqBase], k[aqScaleB], z[y]) })
+		each(func(x, y, _ int) { a.VFMADD231PS(k[aqScaleA], z[x], z[y]) })
 		each(func(_, y, _ int) { a.VMAXPS(zero, z[y], z[y]) })
 		each(func(_, y, _ int) { a.VMINPS(top, z[y], z[y]) })
 		each(func(_, y, _ int) { a.VCVTPS2DQ(z[y], z[y]) })
-		each(func(_, y, _ int) { a.VPXORD(k[sqFlipD], z[y], z[y]) })
-		each(func(_, y, i int) { a.VPMOVDB(z[y], mem(dst, 16*i)) })
-		for _, p := range []reg.GPPhysical{pa, pb, dst} {
-			a.ADDQ(imm(16*n), p)
-		}
+		each(func(_, y, _ int) { a.VPXORD(k[aqFlipD], z[y], z[y]) })
+		each(func(_, y, i int) { a.VPMOVDB(z[y], mem(addDst, 16*i)) })
+		a.nextBytes(16 * n)
 	}
-	a.SUBQ(Imm(4), left)
-	a.JLT(LabelRef("rest"))
-	a.Label("four")
-	body(4)
-	a.SUBQ(Imm(4), left)
-	a.JGE(LabelRef("four"))
-	a.Label("rest")
-	a.ADDQ(Imm(4), left)
-	a.JZ(LabelRef("end"))
-	a.Label("one")
-	body(1)
-	a.DECQ(left)
-	a.JNZ(LabelRef("one"))
-	a.Label("end")
-	a.VZEROUPPER()
-	a.RET()
+	a.byFour(body)
 }
 
 func genAddQ8AVX2(a *asm) {
@@ -191,13 +155,7 @@ func genAddQ8AVX2(a *asm) {
 // addQ8256 is the same for 256-bit registers, 16 bytes a round in two of them.
 // What does not fit into registers is broadcast where it is used.
 func (a *asm) addQ8256(name string, half bool) {
-	a.begin(name, "addArgs", rT)
-	dst, pa, pb, left := reg.RDI, reg.RSI, reg.RDX, reg.RCX
-	a.MOVQ(mem(rT, aqDst), dst)
-	a.MOVQ(mem(rT, aqA), pa)
-	a.MOVQ(mem(rT, aqB), pb)
-	a.MOVQ(mem(rT, aqN), left)
-	a.SHRQ(Imm(4), left)
+	a.beginAdd(name)
 	y := yregs
 	k := map[int]reg.VecPhysical{}
 	for i, off := range []int{aqZeroA, aqZeroB, aqFlipA, aqFlipB, aqScaleA, aqScaleB, aqInv, aqScale, aqQLo, aqQHi} {
@@ -214,7 +172,7 @@ func (a *asm) addQ8256(name string, half bool) {
 	// 2 and 3 the second and the quotient, 4 a broadcast.
 	both := func(f func(h int)) { f(0); f(1) }
 	a.Label("loop")
-	for i, p := range []reg.Register{pa, pb} {
+	for i, p := range []reg.Register{addA, addB} {
 		flip, zero, scale := []int{aqFlipA, aqFlipB}[i], []int{aqZeroA, aqZeroB}[i], []int{aqScaleA, aqScaleB}[i]
 		both(func(h int) { a.VPMOVZXBD(mem(p, 8*h), y[2*i+h]) })
 		both(func(h int) { a.VPXOR(k[flip], y[2*i+h], y[2*i+h]) })
@@ -238,11 +196,9 @@ func (a *asm) addQ8256(name string, half bool) {
 	both(func(h int) { a.VCVTPS2DQ(y[2+h], y[2+h]) })
 	both(func(h int) { a.VPADDD(y[4], y[2+h], y[2+h]) })
 	a.packPair()
-	a.VMOVDQU(reg.X2, mem(dst, 0))
-	for _, p := range []reg.GPPhysical{pa, pb, dst} {
-		a.ADDQ(Imm(16), p)
-	}
-	a.DECQ(left)
+	a.VMOVDQU(reg.X2, mem(addDst, 0))
+	a.nextBytes(16)
+	a.DECQ(reg.RCX)
 	a.JNZ(LabelRef("loop"))
 	a.VZEROUPPER()
 	a.RET()
@@ -250,16 +206,10 @@ func (a *asm) addQ8256(name string, half bool) {
 
 // sumQ8256 is sumQ8512 for 256-bit registers, 16 bytes a round in two of them.
 func (a *asm) sumQ8256(name string) {
-	a.begin(name, "sumArgs", rT)
-	dst, pa, pb, left := reg.RDI, reg.RSI, reg.RDX, reg.RCX
-	a.MOVQ(mem(rT, aqDst), dst)
-	a.MOVQ(mem(rT, aqA), pa)
-	a.MOVQ(mem(rT, aqB), pb)
-	a.MOVQ(mem(rT, aqN), left)
-	a.SHRQ(Imm(4), left)
+	a.beginAdd(name)
 	y := yregs
 	k := map[int]reg.VecPhysical{}
-	for i, off := range []int{sqRatioA, sqRatioB, sqC, sqFlipA, sqFlipB, sqFlipD} {
+	for i, off := range []int{aqScaleA, aqScaleB, aqBase, aqFlipA, aqFlipB, aqFlipD} {
 		k[off] = y[6+i]
 		a.VPBROADCASTD(mem(rT, off), y[6+i])
 	}
@@ -271,24 +221,22 @@ func (a *asm) sumQ8256(name string) {
 	a.VCVTDQ2PS(top, top)
 	both := func(f func(h int)) { f(0); f(1) }
 	a.Label("loop")
-	both(func(h int) { a.VPMOVZXBD(mem(pa, 8*h), y[h]) })
-	both(func(h int) { a.VPMOVZXBD(mem(pb, 8*h), y[2+h]) })
-	both(func(h int) { a.VPXOR(k[sqFlipA], y[h], y[h]) })
-	both(func(h int) { a.VPXOR(k[sqFlipB], y[2+h], y[2+h]) })
+	both(func(h int) { a.VPMOVZXBD(mem(addA, 8*h), y[h]) })
+	both(func(h int) { a.VPMOVZXBD(mem(addB, 8*h), y[2+h]) })
+	both(func(h int) { a.VPXOR(k[aqFlipA], y[h], y[h]) })
+	both(func(h int) { a.VPXOR(k[aqFlipB], y[2+h], y[2+h]) })
 	both(func(h int) { a.VCVTDQ2PS(y[h], y[h]) })
 	both(func(h int) { a.VCVTDQ2PS(y[2+h], y[2+h]) })
-	both(func(h int) { a.VFMADD213PS(k[sqC], k[sqRatioB], y[2+h]) })
-	both(func(h int) { a.VFMADD231PS(k[sqRatioA], y[h], y[2+h]) })
+	both(func(h int) { a.VFMADD213PS(k[aqBase], k[aqScaleB], y[2+h]) })
+	both(func(h int) { a.VFMADD231PS(k[aqScaleA], y[h], y[2+h]) })
 	both(func(h int) { a.VMAXPS(zero, y[2+h], y[2+h]) })
 	both(func(h int) { a.VMINPS(top, y[2+h], y[2+h]) })
 	both(func(h int) { a.VCVTPS2DQ(y[2+h], y[2+h]) })
-	both(func(h int) { a.VPXOR(k[sqFlipD], y[2+h], y[2+h]) })
+	both(func(h int) { a.VPXOR(k[aqFlipD], y[2+h], y[2+h]) })
 	a.packPair()
-	a.VMOVDQU(reg.X2, mem(dst, 0))
-	for _, p := range []reg.GPPhysical{pa, pb, dst} {
-		a.ADDQ(Imm(16), p)
-	}
-	a.DECQ(left)
+	a.VMOVDQU(reg.X2, mem(addDst, 0))
+	a.nextBytes(16)
+	a.DECQ(reg.RCX)
 	a.JNZ(LabelRef("loop"))
 	a.VZEROUPPER()
 	a.RET()
@@ -306,18 +254,45 @@ func (a *asm) packPair() {
 	a.VPACKUSWB(reg.X4, reg.X2, reg.X2)
 }
 
-// sumQ8 is the same for arm64.
-func (a *arm) sumQ8(name string) {
-	a.begin(name, "sumArgs")
+// beginAdd loads the operands to R3 and R4, the destination to R1 and the number
+// of vectors to R5.
+func (a *arm) beginAdd(name string) {
+	a.begin(name, "addArgs")
 	a.f("MOVD %d(R0), R1", aqDst)
 	a.f("MOVD %d(R0), R3", aqA)
 	a.f("MOVD %d(R0), R4", aqB)
 	a.f("MOVD %d(R0), R5", aqN)
 	a.f("LSR $4, R5, R5")
-	for i, off := range []int{sqRatioA, sqRatioB, sqC} {
+}
+
+// widenNext loads 16 bytes from the register base, flips their signs and widens
+// them to v..v+3.
+func (a *arm) widenNext(base, flip, v int) {
+	a.f("VLD1.P 16(R%d), [V8.B16]", base)
+	a.eor(flip, 8, 8)
+	a.uxtl8(8, 9)
+	a.uxtl8hi(8, 10)
+	a.uxtl16(9, v)
+	a.uxtl16hi(9, v+1)
+	a.uxtl16(10, v+2)
+	a.uxtl16hi(10, v+3)
+}
+
+// endAdd stores the bytes of V6 and ends the loop.
+func (a *arm) endAdd() {
+	a.f("VST1.P [V6.B16], 16(R1)")
+	a.f("SUBS $1, R5, R5")
+	a.f("BNE loop")
+	a.f("RET")
+}
+
+// sumQ8 is the same for arm64.
+func (a *arm) sumQ8(name string) {
+	a.beginAdd(name)
+	for i, off := range []int{aqScaleA, aqScaleB, aqBase} {
 		a.dup(off, 16+i)
 	}
-	for i, off := range []int{sqFlipA, sqFlipB, sqFlipD} {
+	for i, off := range []int{aqFlipA, aqFlipB, aqFlipD} {
 		a.f("MOVWU %d(R0), R2", off)
 		a.f("VDUP R2, V%d.B16", 26+i)
 	}
@@ -326,14 +301,7 @@ func (a *arm) sumQ8(name string) {
 	a.label("loop")
 	for i := 0; i < 2; i++ {
 		v := 4 * i
-		a.f("VLD1.P 16(R%d), [V8.B16]", 3+i)
-		a.eor(26+i, 8, 8)
-		a.uxtl8(8, 9)
-		a.uxtl8hi(8, 10)
-		a.uxtl16(9, v)
-		a.uxtl16hi(9, v+1)
-		a.uxtl16(10, v+2)
-		a.uxtl16hi(10, v+3)
+		a.widenNext(3+i, 26+i, v)
 		q4(func(q int) { a.scvtf(v+q, v+q) })
 	}
 	q4(func(q int) {
@@ -348,20 +316,12 @@ func (a *arm) sumQ8(name string) {
 	})
 	a.narrow()
 	a.eor(28, 6, 6)
-	a.f("VST1.P [V6.B16], 16(R1)")
-	a.f("SUBS $1, R5, R5")
-	a.f("BNE loop")
-	a.f("RET")
+	a.endAdd()
 }
 
 // addQ8 is the same for arm64, which divides.
 func (a *arm) addQ8(name string, half bool) {
-	a.begin(name, "addArgs")
-	a.f("MOVD %d(R0), R1", aqDst)
-	a.f("MOVD %d(R0), R3", aqA)
-	a.f("MOVD %d(R0), R4", aqB)
-	a.f("MOVD %d(R0), R5", aqN)
-	a.f("LSR $4, R5, R5")
+	a.beginAdd(name)
 	for i, off := range []int{aqZeroA, aqZeroB, aqScaleA, aqScaleB, aqLo, aqHi, aqScale, aqQLo, aqQHi, aqAdd} {
 		a.dup(off, 16+i)
 	}
@@ -378,14 +338,7 @@ func (a *arm) addQ8(name string, half bool) {
 	a.label("loop")
 	for i := 0; i < 2; i++ {
 		v := 4 * i
-		a.f("VLD1.P 16(R%d), [V8.B16]", 3+i)
-		a.eor(26+i, 8, 8)
-		a.uxtl8(8, 9)
-		a.uxtl8hi(8, 10)
-		a.uxtl16(9, v)
-		a.uxtl16hi(9, v+1)
-		a.uxtl16(10, v+2)
-		a.uxtl16hi(10, v+3)
+		a.widenNext(3+i, 26+i, v)
 		q4(func(q int) {
 			a.sub(16+i, v+q, v+q)
 			a.scvtf(v+q, v+q)
@@ -405,8 +358,5 @@ func (a *arm) addQ8(name string, half bool) {
 		a.add(25, q, q)
 	})
 	a.narrow()
-	a.f("VST1.P [V6.B16], 16(R1)")
-	a.f("SUBS $1, R5, R5")
-	a.f("BNE loop")
-	a.f("RET")
+	a.endAdd()
 }

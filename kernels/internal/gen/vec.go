@@ -655,23 +655,23 @@ func (v *vec) gelu512() {
 }
 
 // byFour emits the loop over RCX vectors that body computes by fours and singly.
-func (v *vec) byFour(body func(sets int)) {
-	v.SUBQ(Imm(4), reg.RCX)
-	v.JLT(LabelRef("rest"))
-	v.Label("four")
+func (a *asm) byFour(body func(sets int)) {
+	a.SUBQ(Imm(4), reg.RCX)
+	a.JLT(LabelRef("rest"))
+	a.Label("four")
 	body(4)
-	v.SUBQ(Imm(4), reg.RCX)
-	v.JGE(LabelRef("four"))
-	v.Label("rest")
-	v.ADDQ(Imm(4), reg.RCX)
-	v.JZ(LabelRef("end"))
-	v.Label("one")
+	a.SUBQ(Imm(4), reg.RCX)
+	a.JGE(LabelRef("four"))
+	a.Label("rest")
+	a.ADDQ(Imm(4), reg.RCX)
+	a.JZ(LabelRef("end"))
+	a.Label("one")
 	body(1)
-	v.DECQ(reg.RCX)
-	v.JNZ(LabelRef("one"))
-	v.Label("end")
-	v.VZEROUPPER()
-	v.RET()
+	a.DECQ(reg.RCX)
+	a.JNZ(LabelRef("one"))
+	a.Label("end")
+	a.VZEROUPPER()
+	a.RET()
 }
 
 // transcendental256 writes the same functions for 16 registers: 0 to 3 for exp,
