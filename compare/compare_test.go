@@ -98,7 +98,7 @@ func TestSignTest(t *testing.T) {
 				}
 			}
 			want := float64(as) / float64(int(1)<<n)
-			if p := SignTest(a, n-a); math.Abs(p-want) > 1e-12 {
+			if p := SignTest(a, n-a); math.Abs(float64(p)-want) > 1e-12 {
 				t.Errorf("%d to %d: %g, want %g", a, n-a, p, want)
 			}
 		}

@@ -172,7 +172,7 @@ type Change struct {
 	Lost        int     `json:"lost"`
 	// P is the probability of a change at least as large, either way, if
 	// gains and losses were equally likely: McNemar's exact test.
-	P float64 `json:"mcnemar_p"`
+	P Chance `json:"mcnemar_p"`
 }
 
 // NewChange returns the change when, of n samples, gained became right and
@@ -183,15 +183,26 @@ func NewChange(gained, lost, n int) Change {
 	return Change{100 * d / float64(n), 100 * math.Sqrt(max(v, 0)) / float64(n), gained, lost, SignTest(gained, lost)}
 }
 
+// Chance is a probability, 0 to 1.
+type Chance float64
+
+// String formats it with two digits.
+func (p Chance) String() string {
+	if p < 1e-4 {
+		return "< 0.0001"
+	}
+	return fmt.Sprintf("%.2g", float64(p))
+}
+
 // SignTest returns the two-sided probability of a split at least as uneven as a
 // to b if both sides were equally likely: twice the tail of the binomial
 // distribution of a+b fair coins, at most 1.
-func SignTest(a, b int) float64 {
+func SignTest(a, b int) Chance {
 	if a == b {
 		return 1
 	}
 	coins := distuv.Binomial{N: float64(a + b), P: 0.5}
-	return min(1, 2*coins.CDF(float64(min(a, b))))
+	return Chance(min(1, 2*coins.CDF(float64(min(a, b)))))
 }
 
 // String formats the change as -0.12 ± 0.05.

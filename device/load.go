@@ -14,6 +14,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/triune-sim/triune/internal/pattern"
 	"github.com/triune-sim/triune/internal/strictyaml"
 )
 
@@ -85,22 +86,10 @@ func Names() []string {
 // Match returns the names of the built-in catalogue, in the order of [Names],
 // that a shell pattern matches ("iphone-1[45]*"; see path.Match). A name
 // without any of *?[ is returned as it is, known or not.
-func Match(pattern string) ([]string, error) {
-	if !strings.ContainsAny(pattern, "*?[") {
-		return []string{pattern}, nil
-	}
-	var out []string
-	for _, n := range Names() {
-		ok, err := path.Match(pattern, n)
-		if err != nil {
-			return nil, fmt.Errorf("device: pattern %q: %w", pattern, err)
-		}
-		if ok {
-			out = append(out, n)
-		}
-	}
-	if len(out) == 0 {
-		return nil, fmt.Errorf("device: no device or chip matches %q", pattern)
+func Match(names string) ([]string, error) {
+	out, err := pattern.Match(names, Names())
+	if err != nil {
+		return nil, fmt.Errorf("device: %w (triune devices lists the names)", err)
 	}
 	return out, nil
 }

@@ -184,6 +184,14 @@ type Facts struct {
 	LastAxis bool
 }
 
+// ReadShare is the part of the stored weights that one inference reads, 0 to 1.
+func (f *Facts) ReadShare() float64 {
+	if f.WeightBytes <= 0 {
+		return 1
+	}
+	return min(1, float64(f.WeightReadBytes)/float64(f.WeightBytes))
+}
+
 // Int8 reports whether the layer can run as int8 x int8: a convolution, linear
 // layer or matmul with every operand quantized.
 func (f *Facts) Int8(k Kind) bool {

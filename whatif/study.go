@@ -9,7 +9,6 @@ import (
 	"io"
 	"math"
 	"os"
-	"path"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -23,6 +22,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/triune-sim/triune/device"
+	"github.com/triune-sim/triune/internal/pattern"
 	"github.com/triune-sim/triune/internal/strictyaml"
 	"github.com/triune-sim/triune/model/zoo"
 	"github.com/triune-sim/triune/scheduler"
@@ -641,24 +641,15 @@ func expand(list []string, match func(string) ([]string, error)) ([]string, erro
 	return out, nil
 }
 
-// matchModels returns the built-in networks that a shell pattern matches, or the
-// name itself where it has none of *? or is a file's.
-func matchModels(pattern string) ([]string, error) {
-	if !strings.ContainsAny(pattern, "*?") || isFile(pattern) {
-		return []string{pattern}, nil
+// matchModels returns the built-in networks that a shell pattern matches; a
+// file's name is no pattern.
+func matchModels(names string) ([]string, error) {
+	if isFile(names) {
+		return []string{names}, nil
 	}
-	var out []string
-	for _, n := range zoo.Names() {
-		ok, err := path.Match(pattern, n)
-		if err != nil {
-			return nil, fmt.Errorf("whatif: study: models: pattern %q: %w", pattern, err)
-		}
-		if ok {
-			out = append(out, n)
-		}
-	}
-	if len(out) == 0 {
-		return nil, fmt.Errorf("whatif: study: models: no built-in network matches %q", pattern)
+	out, err := pattern.Match(names, zoo.Names())
+	if err != nil {
+		return nil, fmt.Errorf("whatif: study: models: %w", err)
 	}
 	return out, nil
 }

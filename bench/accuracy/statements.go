@@ -159,17 +159,9 @@ func ordered(net, text string, m damage, rows ...*Row) Statement {
 		case worse > better:
 			s.Verdict = s.Verdict.and(Undecided)
 		}
-		remarks = append(remarks, fmt.Sprintf("%s better than %s on %d images, worse on %d, p %s", a.Scheme, r.Scheme, better, worse, probability(p)))
+		remarks = append(remarks, fmt.Sprintf("%s better than %s on %d images, worse on %d, p %s", a.Scheme, r.Scheme, better, worse, p))
 	}
 	s.Figures = strings.Join(figures, ", ") + " " + m.unit
 	s.Remark = strings.Join(remarks, "; ")
 	return s
-}
-
-// probability formats a probability with two digits.
-func probability(p float64) string {
-	if p < 1e-4 {
-		return "< 0.0001"
-	}
-	return fmt.Sprintf("%.2g", p)
 }

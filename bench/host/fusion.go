@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"google.golang.org/protobuf/encoding/protowire"
+	"github.com/triune-sim/triune/model/onnx"
 )
 
 // Fusion counts the operators that matter to an 8-bit network in the graph
@@ -140,86 +140,15 @@ func quantized(path string) (bool, error) {
 	return false, nil
 }
 
-// countOps returns how often each operator occurs in an ONNX file, in its graph,
-// the bodies of its control flow and its functions.
+// countOps counts the operators of an ONNX file.
 func countOps(path string) (map[string]int, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
-	ops := map[string]int{}
-	// Field numbers of onnx.proto: ModelProto.graph 7, ModelProto.functions 25.
-	err = fields(b, func(num protowire.Number, v []byte) error {
-		switch num {
-		case 7:
-			return countGraph(v, 1, ops, 0)
-		case 25:
-			return countGraph(v, 7, ops, 0) // FunctionProto.node
-		}
-		return nil
-	})
-	if err == nil && len(ops) == 0 {
-		err = fmt.Errorf("no operators")
-	}
+	ops, err := onnx.CountOps(b)
 	if err != nil {
 		return nil, fmt.Errorf("host: %s is not an ONNX model: %w", path, err)
 	}
 	return ops, nil
-}
-
-// maxGraphDepth bounds the nesting of control flow.
-const maxGraphDepth = 32
-
-// countGraph counts the nodes of a graph, which are its field number node.
-func countGraph(b []byte, node protowire.Number, ops map[string]int, depth int) error {
-	if depth > maxGraphDepth {
-		return fmt.Errorf("graphs nested more than %d deep", maxGraphDepth)
-	}
-	return fields(b, func(num protowire.Number, v []byte) error {
-		if num != node {
-			return nil
-		}
-		return fields(v, func(num protowire.Number, v []byte) error {
-			switch num {
-			case 4: // NodeProto.op_type
-				ops[string(v)]++
-			case 5: // NodeProto.attribute, with AttributeProto.g 6 and graphs 11
-				return fields(v, func(num protowire.Number, v []byte) error {
-					if num == 6 || num == 11 {
-						return countGraph(v, 1, ops, depth+1)
-					}
-					return nil
-				})
-			}
-			return nil
-		})
-	})
-}
-
-// fields calls f with each length-delimited field of a message and skips the
-// others.
-func fields(b []byte, f func(protowire.Number, []byte) error) error {
-	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		b = b[n:]
-		if typ != protowire.BytesType {
-			if n = protowire.ConsumeFieldValue(num, typ, b); n < 0 {
-				return protowire.ParseError(n)
-			}
-			b = b[n:]
-			continue
-		}
-		v, n := protowire.ConsumeBytes(b)
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		if err := f(num, v); err != nil {
-			return err
-		}
-		b = b[n:]
-	}
-	return nil
 }

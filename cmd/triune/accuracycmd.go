@@ -128,7 +128,7 @@ func (a *app) printAccuracy(r *accuracy.Report) {
 				}
 			}
 			cells := []string{row.Scheme, fmt.Sprintf("%.1f", float64(row.PackageBytes)/1e3), fmt.Sprintf("%.2f", row.PackageRatio), fmt.Sprintf("%.2f", row.WeightRatio),
-				strings.TrimSuffix(row.Top1.String(), " %"), row.Change.String(), chance(row.Change.P), fmt.Sprintf("%.2f", row.Flipped.Percent), row.LogitSNR.String(), fmt.Sprint(row.Float), unitLayers(row.Units)}
+				strings.TrimSuffix(row.Top1.String(), " %"), row.Change.String(), row.Change.P.String(), fmt.Sprintf("%.2f", row.Flipped.Percent), row.LogitSNR.String(), fmt.Sprint(row.Float), unitLayers(row.Units)}
 			for _, l := range row.Latency {
 				cells = append(cells, ms(l.MS))
 			}
@@ -156,12 +156,4 @@ func (a *app) printAccuracy(r *accuracy.Report) {
 	}
 	fmt.Fprintf(w, "%d statements: %d hold, %d are undecided (the other way round by no more than chance, p >= 0.05), %d fail\n",
 		len(r.Statements), count[accuracy.Holds], count[accuracy.Undecided], count[accuracy.Fails])
-}
-
-// chance formats a probability with two digits.
-func chance(p float64) string {
-	if p < 1e-4 {
-		return "<0.0001"
-	}
-	return sig(p, 2)
 }

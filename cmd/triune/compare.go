@@ -202,7 +202,7 @@ func printComparisons(w io.Writer, results []*compare.Result) {
 					agree = fmt.Sprintf("%.2f %%", r.Agreement.Percent)
 				}
 				if r.Accuracy != nil {
-					top, change, p = r.Accuracy.String(), r.Change.String(), chance(r.Change.P)
+					top, change, p = r.Accuracy.String(), r.Change.String(), r.Change.P.String()
 				}
 			}
 			t.add(append(cells, agree, top, change, p)...)

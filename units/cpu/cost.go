@@ -106,10 +106,7 @@ func (u *Unit) Estimate(l *model.Layer, e *units.Estimate) {
 
 	if f.WeightElems > 0 {
 		dense := 4 * f.WeightElems
-		e.ResidentBytes, e.WeightBytes = dense, dense
-		if f.WeightBytes > 0 {
-			e.WeightBytes = int64(math.Ceil(float64(dense) * min(1, float64(f.WeightReadBytes)/float64(f.WeightBytes))))
-		}
+		e.ResidentBytes, e.WeightBytes = dense, int64(math.Ceil(float64(dense)*f.ReadShare()))
 		e.WeightMS = float64(e.WeightBytes) / u.dram
 	}
 	if q := f.QuantInElems + f.QuantOutElems; q > 0 && l.Kind != model.KindMove {

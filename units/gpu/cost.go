@@ -126,19 +126,11 @@ func (u *Unit) weights(f *model.Facts, e *units.Estimate) {
 	case u.packedInt4 && f.WeightForm == model.FormAffine && f.WeightGran == model.PerBlock:
 		e.ResidentBytes, e.WeightBytes = min(dense, f.WeightBytes), min(dense, f.WeightReadBytes)
 		// A gather expands the rows that it reads.
-		e.ExpandMS = float64(dense) * share(f) / u.expandMS
+		e.ExpandMS = float64(dense) * f.ReadShare() / u.expandMS
 	default:
-		e.WeightBytes = int64(math.Ceil(float64(dense) * share(f)))
+		e.WeightBytes = int64(math.Ceil(float64(dense) * f.ReadShare()))
 	}
 	e.WeightMS = float64(e.WeightBytes) / u.dram
-}
-
-// share is the part of the stored weights that one inference reads.
-func share(f *model.Facts) float64 {
-	if f.WeightBytes <= 0 {
-		return 1
-	}
-	return min(1, float64(f.WeightReadBytes)/float64(f.WeightBytes))
 }
 
 func bound(e *units.Estimate) units.Bound {

@@ -229,20 +229,12 @@ func (u *Unit) weights(f *model.Facts, e *units.Estimate) {
 	if u.packed(f) {
 		resident, read = min(dense, f.WeightBytes), min(dense, f.WeightReadBytes)
 		// A gather expands the rows that it reads.
-		e.ExpandMS = float64(dense)*share(f)/u.expandMS + float64(f.WeightTables)*u.lutMS
+		e.ExpandMS = float64(dense)*f.ReadShare()/u.expandMS + float64(f.WeightTables)*u.lutMS
 	} else if f.WeightBytes > 0 {
-		read = int64(math.Ceil(float64(dense) * share(f)))
+		read = int64(math.Ceil(float64(dense) * f.ReadShare()))
 	}
 	e.ResidentBytes, e.WeightBytes = resident, read
 	e.WeightMS = float64(read) / u.streamMS
-}
-
-// share is the part of the stored weights that one inference reads.
-func share(f *model.Facts) float64 {
-	if f.WeightBytes <= 0 {
-		return 1
-	}
-	return min(1, float64(f.WeightReadBytes)/float64(f.WeightBytes))
 }
 
 // packed tells whether a layer's weights stay compressed until they are next
